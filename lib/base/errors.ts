@@ -1,0 +1,136 @@
+/**
+ * Every failure that leaves this library is a {@link CnmError}. Match by `code`, never by message and never by
+ * `instanceof` (two copies of a package, and Jest, break `instanceof`).
+ */
+
+/** What sort of failure it is; the HTTP status, the exit code and the question "may I retry?" follow from it. */
+export type ErrorKind =
+  | 'invalid' // the caller asked for something malformed; asking again will not help
+  | 'not-found'
+  | 'conflict' // it clashes with something that exists
+  | 'exhausted' // addresses, pools or ports have run out
+  | 'denied' // a rule of the model or a missing privilege forbids it
+  | 'unsupported' // this kernel, driver or family cannot do it
+  | 'unavailable' // something outside (a plugin, the store, a name server) does not answer; may pass
+  | 'kernel' // the kernel refused; `details.errno` says why
+  | 'internal' // a defect of this library
+
+/** The one table of errors: code → kind, and what to do next. The README prints it and a test holds it to that. */
+export const ERRORS = {
+  // input
+  ERR_INVALID_OPTION: { kind: 'invalid', next: 'correct the option that the message names' },
+  ERR_INVALID_NAME: { kind: 'invalid', next: 'choose a name of the form that the message shows' },
+  ERR_INVALID_CIDR: { kind: 'invalid', next: 'give ADDRESS/LENGTH with the host bits zero' },
+  ERR_INVALID_ADDRESS: {
+    kind: 'invalid',
+    next: 'give an address of the family and subnet that the message names',
+  },
+  ERR_INVALID_CONFIG: { kind: 'invalid', next: 'correct every point that the message lists' },
+  // nouns
+  ERR_NETWORK_NOT_FOUND: { kind: 'not-found', next: 'list the networks; create it first' },
+  ERR_ENDPOINT_NOT_FOUND: { kind: 'not-found', next: 'list the endpoints of the network' },
+  ERR_SANDBOX_NOT_FOUND: { kind: 'not-found', next: 'list the sandboxes; create it first' },
+  ERR_DRIVER_NOT_FOUND: {
+    kind: 'not-found',
+    next: 'register the driver, or use one of those that the message lists',
+  },
+  ERR_AMBIGUOUS: { kind: 'invalid', next: 'give more characters of the id' },
+  ERR_NETWORK_EXISTS: { kind: 'conflict', next: 'use the existing network, or another name' },
+  ERR_ENDPOINT_EXISTS: { kind: 'conflict', next: 'use another endpoint name on this network' },
+  ERR_SANDBOX_EXISTS: { kind: 'conflict', next: 'delete the sandbox of this container first' },
+  ERR_DRIVER_EXISTS: { kind: 'conflict', next: 'register under another name' },
+  ERR_NETWORK_IN_USE: { kind: 'denied', next: 'delete the endpoints that the message lists' },
+  ERR_ENDPOINT_IN_USE: { kind: 'denied', next: 'let the endpoint leave its sandbox, or force' },
+  ERR_ENDPOINT_JOINED: { kind: 'denied', next: 'let it leave its present sandbox first' },
+  ERR_ENDPOINT_NOT_JOINED: { kind: 'denied', next: 'join the endpoint first' },
+  ERR_SANDBOX_IN_USE: { kind: 'denied', next: 'let the endpoints leave first, or force' },
+  ERR_PREDEFINED: { kind: 'denied', next: 'use a network of your own; this one is made by the controller' },
+  ERR_SINGLE_INSTANCE: { kind: 'denied', next: 'use the one network that this driver has' },
+  ERR_CONFIG_ONLY: { kind: 'denied', next: 'create a network with configFrom naming this one' },
+  ERR_CLOSED: { kind: 'denied', next: 'open a new controller' },
+  ERR_GONE: { kind: 'not-found', next: 'the object was deleted; look it up again' },
+  ERR_SCOPE: { kind: 'denied', next: 'choose a scope that the driver offers' },
+  // addresses
+  ERR_ADDRESS_SPACE: { kind: 'invalid', next: 'use one of the address spaces that the message lists' },
+  ERR_POOL_INVALID: { kind: 'invalid', next: 'correct the pool' },
+  ERR_POOL_NOT_FOUND: { kind: 'not-found', next: 'allocate the pool first' },
+  ERR_POOL_OVERLAP: {
+    kind: 'conflict',
+    next: 'choose a subnet that does not overlap, or none to have one chosen',
+  },
+  ERR_POOL_EXHAUSTED: { kind: 'exhausted', next: 'release addresses, or create a larger network' },
+  ERR_POOLS_EXHAUSTED: {
+    kind: 'exhausted',
+    next: 'delete networks, or configure more default address pools',
+  },
+  ERR_ADDRESS_IN_USE: { kind: 'conflict', next: 'choose another address' },
+  ERR_ADDRESS_OUT_OF_RANGE: { kind: 'invalid', next: 'choose an address inside the pool' },
+  ERR_ADDRESS_NOT_OWNED: { kind: 'denied', next: 'only the owner releases an address' },
+  ERR_ADDRESS_NOT_ALLOCATED: { kind: 'not-found', next: 'nothing to release' },
+  ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or force it' },
+  // kernel
+  ERR_KERNEL: { kind: 'kernel', next: 'see details.errno and the message of the kernel' },
+  ERR_NETNS_NOT_FOUND: { kind: 'not-found', next: 'the network namespace is gone; create the sandbox again' },
+  ERR_NETNS_EXISTS: { kind: 'conflict', next: 'another namespace is bound to this path' },
+  ERR_LINK_EXISTS: { kind: 'conflict', next: 'choose another interface name' },
+  ERR_LINK_NOT_FOUND: { kind: 'not-found', next: 'check the interface name' },
+  ERR_LINK_CONFLICT: { kind: 'conflict', next: 'an existing link does not fit; see the message' },
+  ERR_ROUTE_CONFLICT: {
+    kind: 'conflict',
+    next: 'choose a subnet that does not overlap a route of the sandbox',
+  },
+  ERR_GATEWAY_UNREACHABLE: { kind: 'invalid', next: 'give a gateway inside a directly connected subnet' },
+  ERR_PRIVILEGE: {
+    kind: 'denied',
+    next: 'run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, or in a user namespace',
+  },
+  ERR_UNSUPPORTED: { kind: 'unsupported', next: 'use a kernel or driver that has the feature' },
+  // everything else
+  ERR_TIMEOUT: { kind: 'unavailable', next: 'try again' },
+  ERR_ROLLBACK: { kind: 'internal', next: 'run repair(); error.rollback lists what could not be undone' },
+  ERR_INTERNAL: { kind: 'internal', next: 'please report it with the stack' },
+} as const satisfies Record<string, { kind: ErrorKind; next: string }>
+
+export type ErrorCode = keyof typeof ERRORS
+
+export interface CnmErrorOptions {
+  cause?: unknown
+}
+
+export class CnmError extends Error {
+  override readonly name = 'CnmError'
+  readonly code: ErrorCode
+  readonly kind: ErrorKind
+  /** Ids and values that the message speaks of, for programs. */
+  readonly details: Readonly<Record<string, unknown>>
+  /** What could not be undone after this failure; absent when the state is as it was before. */
+  rollback?: unknown[]
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    details: Record<string, unknown> = {},
+    options: CnmErrorOptions = {},
+  ) {
+    super(message, options)
+    this.code = code
+    this.kind = ERRORS[code].kind
+    this.details = details
+  }
+
+  /** What to do next, in a sentence. */
+  get next(): string {
+    return ERRORS[this.code].next
+  }
+
+  toJSON() {
+    return { code: this.code, kind: this.kind, message: this.message, next: this.next, details: this.details }
+  }
+}
+
+/** True for a CnmError (of whichever copy of this library), optionally of one of the codes given. */
+export function isCnmError(error: unknown, ...codes: ErrorCode[]): error is CnmError {
+  const candidate = error as CnmError | undefined
+  if (candidate?.name !== 'CnmError' || typeof candidate.code !== 'string') return false
+  return codes.length === 0 || codes.includes(candidate.code)
+}

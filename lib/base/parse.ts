@@ -1,0 +1,162 @@
+import { z } from 'zod'
+import { parseCidr, parseIp, canonicalCidr, canonicalIp, network, formatCidr } from './cidr'
+import { CnmError, isCnmError } from './errors'
+
+/**
+ * Parses what a caller handed in, once, at the public method. Throws ERR_INVALID_OPTION naming the field, the value,
+ * the reason and, for an unknown option, the nearest known one.
+ */
+export function parse<S extends z.ZodType>(schema: S, input: unknown, what = 'options'): z.output<S> {
+  const result = schema.safeParse(input)
+  if (result.success) return result.data
+  const issues = result.error.issues.map(issue => describe(issue, input, schema, what))
+  throw new CnmError(
+    'ERR_INVALID_OPTION',
+    issues.map(issue => issue.message).join('; '),
+    { issues },
+    { cause: result.error },
+  )
+}
+
+function describe(issue: z.core.$ZodIssue, input: unknown, schema: z.ZodType, what: string) {
+  const path = issue.path.map(String)
+  const field = [what, ...path].join('.')
+  const value = path.reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], input)
+  if (issue.code === 'unrecognized_keys') {
+    const known = knownKeys(schema, path)
+    const hints = issue.keys.map(key => {
+      const near = nearest(key, known)
+      return `${field}.${key} is not an option${near ? `; did you mean ${near}?` : `; known: ${known.join(', ')}`}`
+    })
+    return { field, value: issue.keys, message: hints.join('; ') }
+  }
+  return {
+    field,
+    value,
+    message: `${field}: ${issue.message}${value === undefined ? '' : ` (got ${brief(value)})`}`,
+  }
+}
+
+/** The option names of the object schema that stands at `path` below `schema`. */
+function knownKeys(schema: z.ZodType, path: string[]): string[] {
+  let at = bare(schema)
+  for (const key of path) {
+    if (at instanceof z.ZodObject) at = bare(at.shape[key] as z.ZodType | undefined)
+    else if (at instanceof z.ZodArray) at = bare(at.element as z.ZodType)
+    else return []
+  }
+  return at instanceof z.ZodObject ? Object.keys(at.shape) : []
+}
+
+function bare(schema: z.ZodType | undefined): z.ZodType | undefined {
+  let at: unknown = schema
+  for (;;) {
+    if (
+      at instanceof z.ZodOptional ||
+      at instanceof z.ZodDefault ||
+      at instanceof z.ZodNullable ||
+      at instanceof z.ZodPrefault
+    )
+      at = at.unwrap()
+    else if (at instanceof z.ZodPipe) at = at.in
+    else return at as z.ZodType | undefined
+  }
+}
+
+/** The known name within two edits of the given one. */
+export function nearest(name: string, known: Iterable<string>): string | undefined {
+  let best: string | undefined
+  let least = Math.min(3, Math.ceil(name.length / 2) + 1)
+  for (const candidate of known) {
+    const d = distance(name.toLowerCase(), candidate.toLowerCase())
+    if (d < least) {
+      least = d
+      best = candidate
+    }
+  }
+  return best
+}
+
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++)
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
+    row = next
+  }
+  return row[b.length]!
+}
+
+const brief = (value: unknown): string => {
+  const text = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? String(value)
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+}
+
+/** Lets a function that throws CnmError serve as a zod transform. */
+const guarded =
+  <T>(read: (text: string) => T) =>
+  (text: string, context: z.RefinementCtx): T => {
+    try {
+      return read(text)
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: isCnmError(error) ? error.message : String(error) })
+      return z.NEVER
+    }
+  }
+
+/** An IP address, canonicalised. */
+export const ip = () => z.string().max(64).transform(guarded(canonicalIp)).describe('an IPv4 or IPv6 address')
+export const ipv4 = () =>
+  z
+    .string()
+    .max(64)
+    .transform(guarded(text => ofFamily(4, text)))
+    .describe('an IPv4 address')
+export const ipv6 = () =>
+  z
+    .string()
+    .max(64)
+    .transform(guarded(text => ofFamily(6, text)))
+    .describe('an IPv6 address')
+/** ADDRESS/LENGTH, canonicalised, host bits kept. */
+export const cidr = () => z.string().max(64).transform(guarded(canonicalCidr)).describe('ADDRESS/LENGTH')
+/** A subnet: ADDRESS/LENGTH with the host bits zero. */
+export const subnet = () =>
+  z.string().max(64).transform(guarded(strictSubnet)).describe('a subnet, ADDRESS/LENGTH')
+/** A MAC address, lower case, colons; unicast. */
+export const mac = () =>
+  z
+    .string()
+    .regex(/^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/, 'must be six hexadecimal octets separated by colons')
+    .transform(text => text.toLowerCase())
+    .refine(
+      text => (Number.parseInt(text.slice(0, 2), 16) & 1) === 0,
+      'must be a unicast address (even first octet)',
+    )
+    .refine(text => text !== '00:00:00:00:00:00', 'must not be zero')
+    .describe('a unicast MAC address')
+/** A name for a kernel interface: 1-15 bytes, none of `/`, `:`, `%`, white space or control characters, not `.` or `..`. */
+export const linkName = () =>
+  z
+    .string()
+    .regex(
+      /^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}$/,
+      'must be 1 to 15 printable characters without "/", ":", "%" or blanks',
+    )
+    .describe('a kernel interface name')
+export const port = () => z.number().int().min(1).max(65535).describe('a port, 1-65535')
+
+function ofFamily(family: 4 | 6, text: string): string {
+  if (parseIp(text).family !== family)
+    throw new CnmError('ERR_INVALID_ADDRESS', `${JSON.stringify(text)} is not an IPv${family} address`)
+  return canonicalIp(text)
+}
+
+function strictSubnet(text: string): string {
+  const parsed = parseCidr(text)
+  const masked = network(parsed)
+  if (masked.value !== parsed.value)
+    throw new CnmError('ERR_INVALID_CIDR', `${text} has host bits set; it should be ${formatCidr(masked)}`)
+  return formatCidr(masked)
+}

@@ -1,0 +1,71 @@
+/**
+ * What the native addon offers: enter a namespace, speak netlink, open sockets there. No policy: numbers in, numbers
+ * out; errors are thrown as `Error` with `errno` (positive number), `code` ('EEXIST') and `syscall`. Everything that is
+ * synchronous enters a namespace on the calling thread and is home again before it returns (the process aborts
+ * otherwise); everything that is a promise runs on a worker or throw-away thread.
+ */
+export interface Binding {
+  /* namespaces: `ns` is a descriptor of one, O_CLOEXEC */
+  /** Opens what is at `path` (or the calling thread's own namespace for null). Throws EINVAL if it is no network namespace. */
+  openNetns(path: string | null): number
+  /**
+   * unshare(CLONE_NEWNET) on a throw-away thread, `lo` up (by netlink, when asked), bind-mounted on `path` (file made 0444;
+   * EEXIST when something is there; the directory exists already), plus one NETLINK_ROUTE socket opened inside, all in one journey.
+   * `path` null: not bound anywhere.
+   */
+  createNetns(path: string | null): Promise<{ ns: number; inode: number; route: number }>
+  /** Bind-mounts the namespace of descriptor `ns` on `path` (file is made). */
+  bindNetns(ns: number, path: string): void
+  /** umount2(MNT_DETACH) and unlink; ENOENT and "not mounted" are fine. */
+  removeNetns(path: string): void
+  /** st_ino of a descriptor. */
+  inode(fd: number): number
+
+  /* sockets */
+  /** socket(2) inside the namespace, SOCK_CLOEXEC. */
+  socket(ns: number, domain: number, type: number, protocol: number): number
+  setsockopt(fd: number, level: number, name: number, value: number | Uint8Array): void
+  /** `address` is the raw sockaddr, sa_family included (host byte order), port in network order. */
+  bind(fd: number, address: Uint8Array): void
+  listen(fd: number, backlog: number): void
+  /** getsockname(2): the raw sockaddr. */
+  socketName(fd: number): Uint8Array
+  close(fd: number): void
+
+  /* netlink */
+  /**
+   * Sends each step's messages (whole nlmsghdr-framed messages, back to back, each with NLM_F_ACK or NLM_F_DUMP; sequence
+   * numbers are set here) over its socket and reads until each has been answered. Steps run in order on one worker; a
+   * step in which a message failed ends the journey. Answers: `errors[i]` per message (0 or positive errno), `texts[i]` the
+   * kernel's extended ack text if any, `data`: the payload messages (dump or NLM_F_ECHO replies), headers included, back to back.
+   * A dump interrupted (NLM_F_DUMP_INTR) is repeated up to three times. Times out after 5 s of silence: rejects with ETIMEDOUT.
+   */
+  exchange(steps: { fd: number; messages: Uint8Array; count: number }[]): Promise<ExchangeResult[]>
+  /** The same on the calling thread, for a single cheap question. */
+  exchangeSync(step: { fd: number; messages: Uint8Array; count: number }): ExchangeResult
+  /**
+   * Joins multicast groups of a netlink family inside the namespace. `onData` gets whole received buffers (several messages
+   * each), on the JavaScript thread; `onData(null)` after ENOBUFS. Does not keep the process alive. One poller thread (epoll) serves
+   * all subscriptions of an environment.
+   */
+  subscribe(
+    ns: number,
+    protocol: number,
+    groups: number[],
+    onData: (data: Uint8Array | null) => void,
+  ): { close(): void }
+
+  /* /proc/sys: whole journey on the calling thread */
+  /** Reads `/proc/sys/KEY` inside the namespace; null when it does not exist. */
+  readSysctl(ns: number, key: string): string | null
+  writeSysctl(ns: number, key: string, value: string): void
+
+  /** Enters, calls `body` synchronously, comes home even if it throws (aborts the process if it cannot). Returns its result. Nesting is allowed. */
+  run<T>(ns: number, body: () => T): T
+}
+
+export interface ExchangeResult {
+  errors: number[]
+  texts: (string | undefined)[]
+  data: Uint8Array
+}
