@@ -85,6 +85,37 @@ export const ERRORS = {
     next: 'run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, or in a user namespace',
   },
   ERR_UNSUPPORTED: { kind: 'unsupported', next: 'use a kernel or driver that has the feature' },
+  // ports and firewall
+  ERR_INVALID_PORT: {
+    kind: 'invalid',
+    next: 'correct the port, range, protocol or host address that the message names',
+  },
+  ERR_PORT_IN_USE: {
+    kind: 'conflict',
+    next: 'choose another host port, or stop the holder that the message names',
+  },
+  ERR_PORTS_EXHAUSTED: { kind: 'exhausted', next: 'widen the range, or unpublish ports' },
+  ERR_FIREWALL: { kind: 'kernel', next: 'see the message of the firewall; the ruleset is as it was' },
+  ERR_FIREWALL_UNAVAILABLE: {
+    kind: 'unsupported',
+    next: 'install libnftables1 (or iptables), or open the controller with firewall: "none"',
+  },
+  ERR_FORWARDING: {
+    kind: 'denied',
+    next: 'set net.ipv4.ip_forward=1 (and IPv6), or open with ipForward: true',
+  },
+  // names
+  ERR_NAMES: { kind: 'unavailable', next: 'see the cause; the resolver of the sandbox could not start' },
+  // store
+  ERR_STORE_LOCKED: {
+    kind: 'conflict',
+    next: 'stop the process that the message names, or use another dataDir',
+  },
+  ERR_STORE_VERSION: { kind: 'unsupported', next: 'use the newer libcnm that wrote this store' },
+  ERR_STORE_DAMAGED: { kind: 'internal', next: 'the record was set aside; see the message' },
+  ERR_STORE: { kind: 'unavailable', next: 'see the cause; nothing was changed' },
+  // plugins
+  ERR_PLUGIN: { kind: 'unavailable', next: 'see the log of the plugin' },
   // everything else
   ERR_TIMEOUT: { kind: 'unavailable', next: 'try again' },
   ERR_ROLLBACK: { kind: 'internal', next: 'run repair(); error.rollback lists what could not be undone' },
