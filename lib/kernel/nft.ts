@@ -1,0 +1,148 @@
+/**
+ * libnftables in this process: the system's own library through ffi, so that a change of the ruleset costs no child
+ * process and is one kernel transaction. Used once or twice per operation; the hot paths do not go through ffi.
+ */
+import { CnmError } from '../base/errors'
+
+/** The soname since 0.9.1 (2019); Debian's package is libnftables1. */
+const SONAME = 'libnftables.so.1'
+const NFT_CTX_DEFAULT = 0 // nftables/libnftables.h
+
+/** `struct nft_ctx *`: bytes that ref-napi took for a pointer. */
+type Context = Buffer
+
+interface Library {
+  nft_ctx_new(flags: number): Context
+  nft_ctx_free(context: Context): void
+  nft_ctx_buffer_output(context: Context): number
+  nft_ctx_buffer_error(context: Context): number
+  nft_ctx_get_output_buffer(context: Context): string | null
+  nft_ctx_get_error_buffer(context: Context): string | null
+  nft_run_cmd_from_buffer(context: Context, commands: Buffer): number
+}
+
+type Signature = [result: string, parameters: string[]]
+interface FfiModule {
+  Library: new (soname: string, signatures: Record<string, Signature>) => unknown
+}
+
+const SIGNATURES: Record<keyof Library, Signature> = {
+  nft_ctx_new: ['pointer', ['uint32']],
+  nft_ctx_free: ['void', ['pointer']],
+  nft_ctx_buffer_output: ['int', ['pointer']],
+  nft_ctx_buffer_error: ['int', ['pointer']],
+  nft_ctx_get_output_buffer: ['string', ['pointer']],
+  nft_ctx_get_error_buffer: ['string', ['pointer']],
+  nft_run_cmd_from_buffer: ['int', ['pointer', 'pointer']],
+}
+
+let library: Library | undefined
+
+/** Loaded at first use: a host with another backend needs neither the library nor the compiled ffi module. */
+function load(): Library {
+  if (library) return library
+  let ffi: FfiModule
+  try {
+    ffi = require('ffi-napi') as FfiModule
+  } catch (cause) {
+    throw new CnmError(
+      'ERR_FIREWALL_UNAVAILABLE',
+      `the module ffi-napi does not load (${reason(cause)}); "npm rebuild ffi-napi ref-napi" builds it`,
+      { module: 'ffi-napi' },
+      { cause },
+    )
+  }
+  try {
+    library = new ffi.Library(SONAME, SIGNATURES) as Library
+  } catch (cause) {
+    throw new CnmError(
+      'ERR_FIREWALL_UNAVAILABLE',
+      `${SONAME} does not load (${reason(cause)}); "apt-get install libnftables1" installs it`,
+      { library: SONAME },
+      { cause },
+    )
+  }
+  return library
+}
+
+const reason = (error: unknown): string =>
+  (error as Error | undefined)?.message?.split('\n')[0] ?? String(error)
+
+/** True when libnftables can be used here. Never throws. */
+export function nftAvailable(): boolean {
+  try {
+    load()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/**
+ * A context of libnftables. Its netlink socket belongs to the namespace that the thread is in when it is constructed;
+ * later calls of {@link run} act there wherever the thread is. Synchronous throughout.
+ */
+export class Nft {
+  readonly #library = load()
+  #context: Context | undefined
+
+  constructor() {
+    const context = this.#library.nft_ctx_new(NFT_CTX_DEFAULT)
+    if (isNull(context))
+      throw new CnmError(
+        'ERR_FIREWALL_UNAVAILABLE',
+        'libnftables gave no context: out of memory or descriptors',
+      )
+    this.#library.nft_ctx_buffer_output(context)
+    this.#library.nft_ctx_buffer_error(context)
+    this.#context = context
+  }
+
+  /** Runs commands as one transaction and returns what they print. Only text that a renderer of ours made may come here. */
+  run(commands: string): string {
+    const context = this.#context
+    if (!context) throw new CnmError('ERR_CLOSED', 'this libnftables context is closed')
+    // An own buffer, referenced until the call is over: ref's 'string' type would copy it once more.
+    const text = Buffer.from(`${commands}\0`)
+    const status = this.#library.nft_run_cmd_from_buffer(context, text)
+    // Both are emptied by being read; a warning of a successful run must not turn up in a later error.
+    const output = this.#library.nft_ctx_get_output_buffer(context) ?? ''
+    const complaint = this.#library.nft_ctx_get_error_buffer(context) ?? ''
+    if (status === 0) return output
+    throw new CnmError('ERR_FIREWALL', `nftables refused the transaction: ${brief(complaint)}`, {
+      output: complaint,
+      commands: commands.length > 2000 ? `${commands.slice(0, 2000)}...` : commands,
+      errno: errnoOf(complaint),
+    })
+  }
+
+  close(): void {
+    if (this.#context) this.#library.nft_ctx_free(this.#context)
+    this.#context = undefined
+  }
+}
+
+function isNull(pointer: Context): boolean {
+  const ref = require('ref-napi') as { isNull(buffer: Buffer): boolean }
+  return ref.isNull(pointer)
+}
+
+/** The complaint's first lines say what is wrong; below them the commands are quoted, thousands of characters perhaps. */
+function brief(complaint: string): string {
+  const lines = complaint.split('\n').filter(line => /rror|ould not|nternal/.test(line))
+  const text = (lines.length ? lines : [complaint]).slice(0, 3).join('; ').trim()
+  return text.length > 400 ? `${text.slice(0, 400)}...` : text || 'no reason given'
+}
+
+/** libnftables tells errno only by its message (glibc's strerror, C locale). */
+function errnoOf(complaint: string): string | undefined {
+  const known: [RegExp, string][] = [
+    [/No such file or directory/, 'ENOENT'],
+    [/File exists/, 'EEXIST'],
+    [/Operation not permitted/, 'EPERM'],
+    [/(Operation|Protocol) not supported/, 'EOPNOTSUPP'],
+    [/Device or resource busy/, 'EBUSY'],
+    [/Cannot allocate memory/, 'ENOMEM'],
+  ]
+  return known.find(([pattern]) => pattern.test(complaint))?.[1]
+}
