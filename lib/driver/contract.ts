@@ -1,0 +1,189 @@
+/**
+ * The contract between the core and the drivers. A driver looks (through {@link HostView}) and answers with values:
+ * what to change and how to undo it. Only the core acts, so every driver is whole-or-nothing without writing a line
+ * for it, and can be tested without a kernel. A driver that acts elsewhere (a remote plugin) does so in these calls and
+ * undoes it in their opposites.
+ */
+import type { z } from 'zod'
+import type { Family } from '../base/cidr'
+import type { FirewallNetwork, GatewayMode } from '../firewall/contract'
+import type { Change, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
+
+/** What a driver may ask about the host. */
+export type HostView = Pick<
+  Stack,
+  'links' | 'link' | 'addresses' | 'routes' | 'routeTo' | 'rules' | 'neighbours' | 'sysctl'
+>
+
+/** What should be done to the host, as data. `undo` must tolerate that nothing, or only a part, was done. */
+export interface Plan {
+  /** Carried out in order, in one batch. */
+  changes?: Change[]
+  /** Written after the changes. */
+  sysctls?: Record<string, string>
+  undo?: Change[]
+}
+
+/** One subnet of a network, as IPAM gave it. */
+export interface NetworkPool {
+  family: Family
+  /** Subnet, CIDR. */
+  subnet: string
+  /** ADDRESS/LENGTH; absent when no gateway was allocated. */
+  gateway?: string
+  /** Reserved addresses by name, ADDRESS/LENGTH. */
+  auxiliary: Record<string, string>
+}
+
+export interface NetworkSpec<O = unknown> {
+  id: string
+  name: string
+  internal: boolean
+  ipv4: boolean
+  ipv6: boolean
+  pools: NetworkPool[]
+  labels: Record<string, string>
+  /** Output of the driver's own schema. */
+  options: O
+}
+
+/** What the driver made of a network. Plain data: it is stored and handed back after a restart. */
+export interface NetworkState {
+  /** The interface on the host that stands for the network, when there is one. */
+  link?: string
+  /** Interfaces in sandboxes are called this and the lowest free number. Default `eth`. */
+  interfacePrefix?: string
+  /** Bytes. */
+  mtu?: number
+  /** True when the driver decided that nothing outside can be reached (a macvlan without parent). */
+  internal?: boolean
+  /** What the network wants from the firewall; absent: nothing. */
+  firewall?: FirewallNetwork
+  /** Ports cannot be published on networks without a mode for the family. */
+  modes?: Partial<Record<Family, GatewayMode>>
+  /** Used when a published port names no host address. */
+  defaultHostIp?: string
+  /** The driver's own. */
+  data?: Record<string, unknown>
+}
+
+export interface DriverNetwork<O = unknown> {
+  spec: NetworkSpec<O>
+  state: NetworkState
+}
+
+export interface EndpointSpec {
+  id: string
+  name: string
+  /** Chosen by the caller or by the core; a driver without MAC handling ignores it. */
+  mac: string
+  /** The caller named this MAC. */
+  macGiven: boolean
+  /** ADDRESS/LENGTH */
+  ipv4?: string
+  ipv6?: string
+  linkLocal: string[]
+  /** Output of the driver's endpointOptions schema. */
+  options: Record<string, unknown>
+  /** What the driver's createEndpoint answered. */
+  data?: Record<string, unknown>
+}
+
+/** What the driver wants changed in an endpoint that is being made. It may fill in what the core left open, never replace it. */
+export interface EndpointAnswer {
+  mac?: string
+  ipv4?: string
+  ipv6?: string
+  data?: Record<string, unknown>
+}
+
+export interface JoinRequest {
+  /** Sandbox id. */
+  sandboxId: string
+  /** Path of the sandbox's namespace. */
+  sandboxKey: string
+  /** Its network stack, to give birth to links in. Undefined for a sandbox that is the host itself. */
+  netns?: Stack
+  /** The name that the interface will have inside. */
+  interfaceName: string
+  /** The options of the sandbox that Docker hands to drivers (exposed ports, port maps), for remote ones. */
+  sandboxOptions: Record<string, unknown>
+}
+
+/** How an endpoint appears in a sandbox. The core adds what is inside; `plan` is for the host. */
+export interface Attachment {
+  /** Host side. Carried out first, in the same journey as the inside. */
+  plan?: Plan
+  /** Absent: nothing appears in the sandbox (host, null). */
+  interface?: {
+    /** `born`: the plan gives birth to it in the sandbox, under its final name. `moved`: the core moves `source` in and renames it. */
+    arrives: 'born' | 'moved'
+    /** Link on the host: the one to move, or the other end of the pair. */
+    source?: string
+    mac?: string
+    mtu?: number
+  }
+  /** ADDRESS/LENGTH; default: those of the endpoint. */
+  addresses?: string[]
+  /** Gateway per family: an address, or `device` for a default route without one. */
+  gateways?: Partial<Record<Family, string>>
+  /** Routes of the interface itself, apart from the default. `link` is filled in by the core. */
+  routes?: RouteSpec[]
+  neighbours?: Pick<Neighbour, 'address' | 'mac'>[]
+  /** Written inside; `IFNAME` in a key stands for the interface. */
+  sysctls?: Record<string, string>
+  /** The sandbox needs no other way out (no gateway endpoint is made for it). */
+  disableGatewayService?: boolean
+}
+
+export interface Capabilities {
+  /** `global`: addresses come from the cluster's address space and are unique across hosts. */
+  dataScope: 'local' | 'global'
+  connectivityScope: 'local' | 'global' | ''
+  /** False: networks of this driver have no addresses (host, null). Default true. */
+  addresses?: boolean
+  /** At most one network of this driver; it cannot be deleted. */
+  single?: boolean
+  /** The driver has endpoints with no MAC address of their own (ipvlan). */
+  sharedMac?: boolean
+}
+
+export interface Driver<O = unknown> {
+  readonly name: string
+  readonly capabilities: Capabilities
+  /** Of `createNetwork({ options })`. Strict: an unknown option is an error. */
+  readonly options: z.ZodType<O>
+  /** Docker's labels that stand for options: label → option. */
+  readonly labels?: Readonly<Record<string, string>>
+  /** Of `createEndpoint({ options })`. */
+  readonly endpointOptions?: z.ZodType<Record<string, unknown>>
+  readonly endpointLabels?: Readonly<Record<string, string>>
+
+  /** Families for which the network wants no gateway address from IPAM. Default none. */
+  skipsGateway?(network: Omit<NetworkSpec<O>, 'pools'>): Family[] | Promise<Family[]>
+  /** Checks, looks, answers. `others` are this driver's networks. Throws conflicts with the conflicting object named. */
+  createNetwork(
+    spec: NetworkSpec<O>,
+    host: HostView,
+    others: DriverNetwork<O>[],
+  ): Promise<{ state: NetworkState; plan?: Plan }>
+  /** Changes that remove it; must tolerate that parts are gone. Throwing `denied` refuses; other errors are logged. */
+  deleteNetwork(network: DriverNetwork<O>, host: HostView, others: DriverNetwork<O>[]): Promise<Plan>
+  createEndpoint?(network: DriverNetwork<O>, endpoint: EndpointSpec): Promise<EndpointAnswer>
+  deleteEndpoint?(network: DriverNetwork<O>, endpoint: EndpointSpec): Promise<void>
+  join(network: DriverNetwork<O>, endpoint: EndpointSpec, request: JoinRequest): Promise<Attachment>
+  /** Changes on the host that remove what join made there. The core takes care of the inside. */
+  leave(network: DriverNetwork<O>, endpoint: EndpointSpec, attachment: Attachment): Promise<Plan>
+  /** What a driver tells of an endpoint (Docker's EndpointOperInfo). */
+  info?(network: DriverNetwork<O>, endpoint: EndpointSpec): Promise<Record<string, unknown>>
+  /** After a restart: the networks that exist. The core re-applies plans itself; this is for a driver with state of its own. */
+  restore?(networks: DriverNetwork<O>[]): Promise<void>
+  /** Remote plugins: the endpoint became, or ceased to be, the way out of its sandbox. */
+  externalConnectivity?(
+    network: DriverNetwork<O>,
+    endpoint: EndpointSpec,
+    families: Family[],
+    options: Record<string, unknown>,
+  ): Promise<void>
+  close?(): Promise<void>
+}

@@ -1,0 +1,50 @@
+/** Option schemas shared by drivers. Docker passes every option as a string; so each accepts its text form too. */
+import { z } from 'zod'
+
+const TRUE = ['1', 't', 'T', 'true', 'TRUE', 'True']
+const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False']
+
+/** A boolean, or one of the words that Go's ParseBool knows (Docker's labels are read with it). */
+export const flag = () =>
+  z
+    .union([z.boolean(), z.enum([...TRUE, ...FALSE] as [string, ...string[]])], {
+      error: 'must be true or false',
+    })
+    .transform(value => (typeof value === 'boolean' ? value : TRUE.includes(value)))
+
+/** A whole number within bounds, or its decimal text. */
+export const integer = (least: number, most: number) =>
+  z
+    .union(
+      [
+        z.number(),
+        z
+          .string()
+          .regex(/^-?\d+$/)
+          .transform(Number),
+      ],
+      { error: 'must be a whole number' },
+    )
+    .pipe(z.number().int().min(least).max(most))
+
+/** A list, or its text with separators. */
+export const list = <T extends z.ZodType<unknown, string>>(item: T, separator = ',') =>
+  z
+    .union([z.array(z.string()), z.string().transform(text => text.split(separator).filter(Boolean))])
+    .pipe(z.array(item))
+
+/**
+ * Renames Docker's labels to the option names they stand for. A dotted key that is nobody's option is a label of some
+ * other program's: Docker ignores those, and so do we.
+ */
+export function fromLabels(
+  given: Record<string, unknown>,
+  labels: Readonly<Record<string, string>>,
+): Record<string, unknown> {
+  const options: Record<string, unknown> = {}
+  for (const [key, value] of Object.entries(given)) {
+    const name = labels[key] ?? (key.includes('.') ? undefined : key)
+    if (name !== undefined) options[name] = value
+  }
+  return options
+}

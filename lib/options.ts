@@ -1,0 +1,247 @@
+/** The option schemas of the public methods. Parsed once, there; inside, types are trusted. */
+import { z } from 'zod'
+import type { Logger } from './base/log'
+import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
+import type { IpamDriver } from './ipam/contract'
+import type { Driver } from './driver/contract'
+import type { Kernel } from './kernel/kernel'
+import { portBinding } from './ports/spec'
+
+const controlCharacters = /[\u0000-\u001f\u007f]/
+
+/** What Docker allows, less what no terminal, file or log should be shown. */
+export const networkName = () =>
+  z
+    .string()
+    .min(1, 'must not be empty')
+    .max(255)
+    .refine(text => text.trim() !== '', 'must not be blank')
+    .refine(text => !controlCharacters.test(text), 'must not contain control characters')
+    .refine(text => !text.includes('/'), 'must not contain "/"')
+    .describe('1-255 characters')
+
+const objectName = networkName
+const containerId = () =>
+  z
+    .string()
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/, 'must start with a letter or digit, then letters, digits, "_", "." or "-"')
+
+export const dnsName = () =>
+  z.string().regex(/^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/, 'must be labels of 1-63 letters, digits, "-" or "_", separated by dots')
+
+const labels = () => z.record(z.string().min(1), z.string()).default({})
+const driverOptions = () => z.record(z.string(), z.unknown()).default({})
+
+const IpamConfig = z.strictObject({
+  /** Absent, or `0.0.0.0/24` for any of that size: one is chosen. */
+  subnet: subnet().optional(),
+  /** Dynamic addresses come from here. */
+  ipRange: subnet().optional(),
+  gateway: ip().optional(),
+  auxAddresses: z.record(z.string().min(1), ip()).default({}),
+})
+
+export const NetworkOptions = z
+  .strictObject({
+    name: networkName(),
+    id: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits').optional(),
+    driver: z.string().min(1).default('bridge'),
+    ipv4: z.boolean().optional().describe('default true'),
+    ipv6: z.boolean().optional().describe('default: true when an IPv6 subnet is configured'),
+    internal: z.boolean().default(false),
+    attachable: z.boolean().default(false),
+    ingress: z.boolean().default(false),
+    configOnly: z.boolean().default(false),
+    /** Name or id of a configOnly network whose configuration is taken. */
+    configFrom: z.string().optional(),
+    scope: z.enum(['local', 'global', 'swarm']).optional(),
+    labels: labels(),
+    options: driverOptions(),
+    ipam: z
+      .strictObject({
+        driver: z.string().min(1).default('default'),
+        config: z.array(IpamConfig).default([]),
+        options: z.record(z.string(), z.string()).default({}),
+        /** Take an explicit subnet although the host has a route that overlaps it. */
+        force: z.boolean().default(false),
+      })
+      .prefault({}),
+    dns: z
+      .strictObject({
+        /** Name servers for endpoints of this network; default: the sandbox's, then the host's. */
+        servers: z.array(ip()).default([]),
+        records: z
+          .array(
+            z.strictObject({
+              name: z.string(),
+              type: z.enum(['A', 'AAAA', 'CNAME', 'TXT', 'SRV']),
+              value: z.string(),
+              ttl: z.number().int().min(0).max(86400).optional(),
+              priority: z.number().int().min(0).max(65535).optional(),
+              weight: z.number().int().min(0).max(65535).optional(),
+              port: z.number().int().min(0).max(65535).optional(),
+            }),
+          )
+          .default([]),
+      })
+      .prefault({}),
+  })
+  .describe('options of createNetwork')
+export type NetworkOptions = z.output<typeof NetworkOptions>
+export type NetworkInput = z.input<typeof NetworkOptions>
+
+export const NetworkUpdate = z.strictObject({
+  labels: z.record(z.string().min(1), z.string()).optional(),
+  dns: NetworkOptions.shape.dns.unwrap().partial().optional(),
+})
+export type NetworkUpdate = z.output<typeof NetworkUpdate>
+
+const rate = () => z.number().int().min(1000).nullable().optional().describe('bits per second; null: no limit')
+
+export const EndpointOptions = z.strictObject({
+  name: objectName(),
+  id: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits').optional(),
+  aliases: z.array(dnsName()).default([]),
+  ipv4: ipv4().optional(),
+  ipv6: ipv6().optional(),
+  /** Link-local addresses in addition; 169.254.0.0/16 and fe80::/64. */
+  linkLocal: z.array(ip()).default([]),
+  mac: mac().optional(),
+  ports: z.array(portBinding).default([]),
+  /** `80/tcp`: what the container listens on; published all at once with publishAll. */
+  exposed: z.array(z.string()).default([]),
+  /** Publish every exposed port on a chosen host port. */
+  publishAll: z.boolean().default(false),
+  /** alias → name of another endpoint: seen by this endpoint's sandbox only. */
+  links: z.record(dnsName(), z.string()).default({}),
+  labels: labels(),
+  options: driverOptions(),
+  /** Answer no names for it. */
+  disableResolution: z.boolean().default(false),
+  bandwidth: z.strictObject({ ingress: rate(), egress: rate() }).prefault({}),
+})
+export type EndpointOptions = z.output<typeof EndpointOptions>
+export type EndpointInput = z.input<typeof EndpointOptions>
+
+export const JoinOptions = z
+  .strictObject({
+    /** The endpoint of highest priority is the sandbox's gateway. */
+    priority: z.number().int().min(-(2 ** 31)).max(2 ** 31 - 1).default(0),
+    interfaceName: linkName().optional().describe('default: the prefix of the network and the lowest free number'),
+    /** `net.ipv4.conf.IFNAME.rp_filter` → value; IFNAME stands for the interface. */
+    sysctls: z
+      .record(z.string().regex(/^net\.[a-z0-9_]+\.[a-z0-9_]+\.IFNAME\.[a-z0-9_]+$/, 'must be net.X.Y.IFNAME.Z'), z.string().regex(/^[^\n]*$/))
+      .default({}),
+    /** Routes beside that of the subnet and the default. */
+    routes: z
+      .array(
+        z.strictObject({
+          destination: subnet(),
+          gateway: ip().optional(),
+          type: z.enum(['unicast', 'blackhole', 'unreachable', 'prohibit']).default('unicast'),
+          metric: z.number().int().min(0).optional(),
+        }),
+      )
+      .default([]),
+  })
+  .prefault({})
+export type JoinOptions = z.output<typeof JoinOptions>
+export type JoinInput = z.input<typeof JoinOptions>
+
+export const SandboxOptions = z.strictObject({
+  containerId: containerId(),
+  /**
+   * `own`: a new namespace. `host`: the host's. `deferred`: none until `setKey` hands over the runtime's.
+   * `container:ID`: that of another sandbox.
+   */
+  mode: z
+    .union([z.enum(['own', 'host', 'deferred']), z.string().regex(/^container:.+$/)], {
+      error: 'must be own, host, deferred or container:ID',
+    })
+    .default('own'),
+  hostname: dnsName().optional().describe('default: the first 12 characters of the container id'),
+  domainname: dnsName().optional(),
+  dns: z
+    .strictObject({
+      servers: z.array(ip()).default([]),
+      search: z.array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."')).default([]),
+      options: z.array(z.string().regex(/^[a-z0-9:_-]{1,64}$/i, 'must be an option of resolv.conf(5)')).default([]),
+    })
+    .prefault({}),
+  /** `name:ip`; the address may be `host-gateway`. */
+  extraHosts: z.array(z.string().regex(/^[^:\s]+[:=](host-gateway|[0-9a-fA-F:.[\]]+)$/, 'must be NAME:ADDRESS')).default([]),
+  labels: labels(),
+  /** Keep /etc/hosts, resolv.conf and hostname files for the container. */
+  files: z.boolean().default(true),
+  /** Serve names at 127.0.0.11 inside. */
+  resolver: z.boolean().default(true),
+})
+export type SandboxOptions = z.output<typeof SandboxOptions>
+export type SandboxInput = z.input<typeof SandboxOptions>
+
+const addressPool = z.strictObject({ base: cidr(), size: z.number().int().min(0).max(128) })
+const instance = <T>(what: string) => z.custom<T>(value => typeof value === 'object' && value !== null, `must be ${what}`)
+
+export const ControllerOptions = z
+  .strictObject({
+    /** Names this controller: its firewall table, its run directory, the mark on its links. Two on one host need two names. */
+    name: z
+      .string()
+      .regex(/^[a-z][a-z0-9-]{0,30}$/, 'must be 1-31 lower case letters, digits or "-", a letter first')
+      .default('libcnm'),
+    /** State that survives: a folder. Memory only when absent. */
+    dataDir: z.string().startsWith('/', 'must be an absolute path').optional(),
+    /** Namespaces and files of sandboxes. Default /run/NAME. */
+    runDir: z.string().startsWith('/', 'must be an absolute path').optional(),
+    /** Path of the network namespace to use as the host. Default: the process's own. */
+    host: z.string().startsWith('/', 'must be an absolute path').optional(),
+    firewall: z.enum(['auto', 'nftables', 'iptables', 'none']).default('auto'),
+    /** Switch IP forwarding on when a network needs it and it is off. */
+    ipForward: z.boolean().default(true),
+    userlandProxy: z.boolean().default(true),
+    /** Cut into subnets for networks that ask for none. Default: Docker's. */
+    addressPools: z.array(addressPool).optional(),
+    /** MTU of networks that name none; bytes. */
+    mtu: z.number().int().min(68).max(65535).optional(),
+    dns: z
+      .strictObject({
+        servers: z.array(ip()).default([]),
+        search: z.array(z.string()).default([]),
+        options: z.array(z.string()).default([]),
+      })
+      .prefault({}),
+    /** File that the host's name servers are read from. */
+    resolvConf: z.string().default('/etc/resolv.conf'),
+    /** Make the networks bridge, host and none; an object sets up the bridge one. */
+    predefined: z
+      .union([
+        z.boolean(),
+        z.strictObject({
+          bridge: linkName().default('docker0'),
+          bip: cidr().optional().describe('address and prefix of the bridge'),
+          bip6: cidr().optional(),
+          fixedCidr: subnet().optional(),
+          fixedCidrV6: subnet().optional(),
+          defaultGateway: ipv4().optional(),
+          defaultGatewayV6: ipv6().optional(),
+          icc: z.boolean().default(true),
+          ipMasq: z.boolean().default(true),
+          ipv6: z.boolean().default(false),
+          hostBinding: ip().optional(),
+        }),
+      ])
+      .default(false),
+    /** Containers that are alive: their sandboxes are kept at start, others are swept. Default: those whose namespace is in use. */
+    activeSandboxes: z.array(z.string()).optional(),
+    /** How many namespaces to keep ready for createSandbox. */
+    warmSandboxes: z.number().int().min(0).max(1024).default(0),
+    /** Seed of the ULA prefix for IPv6 networks that ask for no subnet; default: the machine id. */
+    hostId: z.string().optional(),
+    drivers: z.array(instance<Driver>('a driver')).default([]),
+    ipamDrivers: z.array(instance<IpamDriver>('an IPAM driver')).default([]),
+    kernel: instance<Kernel>('a kernel').optional(),
+    log: instance<Logger>('a logger').optional(),
+  })
+  .prefault({})
+export type ControllerOptions = z.output<typeof ControllerOptions>
+export type ControllerInput = z.input<typeof ControllerOptions>
