@@ -1,3 +1,7 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { CnmError } from '../base/errors'
+
 /**
  * What the native addon offers: enter a namespace, speak netlink, open sockets there. No policy: numbers in, numbers
  * out; errors are thrown as `Error` with `errno` (positive number), `code` ('EEXIST') and `syscall`. Everything that is
@@ -16,13 +20,16 @@ export interface Binding {
   createNetns(path: string | null): Promise<{ ns: number; inode: number; route: number }>
   /** Bind-mounts the namespace of descriptor `ns` on `path` (file is made). */
   bindNetns(ns: number, path: string): void
-  /** umount2(MNT_DETACH) and unlink; ENOENT and "not mounted" are fine. */
+  /** umount2(MNT_DETACH) and unlink; ENOENT and "not mounted" are fine. EISDIR for a directory. */
   removeNetns(path: string): void
   /** st_ino of a descriptor. */
   inode(fd: number): number
 
   /* sockets */
-  /** socket(2) inside the namespace, SOCK_CLOEXEC. */
+  /**
+   * socket(2) inside the namespace, SOCK_CLOEXEC. A netlink socket comes with extended acks, capped acks, strict checks
+   * (NETLINK_ROUTE) and a receive buffer of 1 MiB.
+   */
   socket(ns: number, domain: number, type: number, protocol: number): number
   setsockopt(fd: number, level: number, name: number, value: number | Uint8Array): void
   /** `address` is the raw sockaddr, sa_family included (host byte order), port in network order. */
@@ -38,7 +45,10 @@ export interface Binding {
    * numbers are set here) over its socket and reads until each has been answered. Steps run in order on one worker; a
    * step in which a message failed ends the journey. Answers: `errors[i]` per message (0 or positive errno), `texts[i]` the
    * kernel's extended ack text if any, `data`: the payload messages (dump or NLM_F_ECHO replies), headers included, back to back.
-   * A dump interrupted (NLM_F_DUMP_INTR) is repeated up to three times. Times out after 5 s of silence: rejects with ETIMEDOUT.
+   * A dump interrupted (NLM_F_DUMP_INTR) is repeated up to three times; then its error is EINTR, beside the data read last.
+   * Times out after 5 s of silence: rejects with ETIMEDOUT. Rejects with EINVAL when a message is cut off, lacks
+   * NLM_F_REQUEST, or asks for no answer.
+   * One socket, one exchange at a time: the caller serialises. It may close `fd` meanwhile, and re-use `messages`.
    */
   exchange(steps: { fd: number; messages: Uint8Array; count: number }[]): Promise<ExchangeResult[]>
   /** The same on the calling thread, for a single cheap question. */
@@ -56,11 +66,14 @@ export interface Binding {
   ): { close(): void }
 
   /* /proc/sys: whole journey on the calling thread */
-  /** Reads `/proc/sys/KEY` inside the namespace; null when it does not exist. */
+  /** Reads `/proc/sys/KEY` inside the namespace, without the newline at its end; null when it does not exist. */
   readSysctl(ns: number, key: string): string | null
   writeSysctl(ns: number, key: string, value: string): void
 
-  /** Enters, calls `body` synchronously, comes home even if it throws (aborts the process if it cannot). Returns its result. Nesting is allowed. */
+  /**
+   * Enters, calls `body` synchronously, comes home even if it throws (aborts the process if it cannot). Returns its result.
+   * Nesting is allowed. `body` must not start threads (a Worker): they would be born in the namespace and stay there.
+   */
   run<T>(ns: number, body: () => T): T
 }
 
@@ -68,4 +81,46 @@ export interface ExchangeResult {
   errors: number[]
   texts: (string | undefined)[]
   data: Uint8Array
+}
+
+const ADDON = join('native', 'build', 'Release', 'cnm.node')
+
+let loaded: Binding | undefined
+
+/** The addon; loaded when it is first asked for, so that what needs no kernel runs without it (the mocked one, on any system). */
+export function loadBinding(): Binding {
+  loaded ??= requireAddon(join(packageRoot(), ADDON))
+  return loaded
+}
+
+function requireAddon(file: string): Binding {
+  if (!existsSync(file)) {
+    throw new CnmError(
+      'ERR_UNSUPPORTED',
+      `the native addon ${file} has not been built; run: npm rebuild libcnm`,
+      {
+        file,
+      },
+    )
+  }
+  try {
+    return require(file)
+  } catch (cause) {
+    const reason = (cause as Error).message
+    throw new CnmError(
+      'ERR_UNSUPPORTED',
+      `the native addon ${file} does not load (${reason}); run: npm rebuild libcnm`,
+      { file },
+      { cause },
+    )
+  }
+}
+
+/** Of this package, from lib/kernel as well as from dist/lib/kernel. */
+function packageRoot(): string {
+  for (let directory = __dirname; ; directory = dirname(directory)) {
+    const manifest = join(directory, 'package.json')
+    if (existsSync(manifest) && JSON.parse(readFileSync(manifest, 'utf8')).name === 'libcnm') return directory
+    if (directory === dirname(directory)) return __dirname
+  }
 }
