@@ -1,0 +1,10 @@
+/** libcnm/testing: a model of Linux and what is needed to test drivers, allocators and programs against it. */
+export {
+  type Hardware,
+  type KernelCall,
+  MockKernel,
+  type MockKernelOptions,
+  type NetnsView,
+  type RulesetModel,
+} from './mock-kernel'
+export type { LinkSnapshot, NamespaceSnapshot, Snapshot } from './model/snapshot'
