@@ -99,7 +99,7 @@ export interface PoolStatus {
 /** Key of {@link PoolAnswer.data} (Docker's) by which a driver names the gateway itself. */
 export const GATEWAY_DATA = 'com.docker.network.gateway'
 
-/** Keys of {@link PoolRequest.options} that the default driver knows; unknown keys are refused. */
+/** Keys of {@link PoolRequest.options} that the default driver knows. Unknown `libcnm.ipam.` keys are refused. */
 export const POOL_OPTIONS = {
   /** 'true': the next address after the last one given, wrapping, instead of the lowest free one (Docker's key). */
   serial: 'com.docker.network.ipam.serial',

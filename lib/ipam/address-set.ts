@@ -1,0 +1,141 @@
+/**
+ * The addresses of one pool that are not free, by their distance from its first address, each with its holder.
+ * One structure for a /30 and for an IPv6 /0: the distance is cut into a segment and a 32-bit number inside it; a
+ * segment exists only while something in it is held.
+ */
+import { Bitmap } from './bitmap'
+import { FREE, OwnerBlocks } from './owners'
+
+/** Distance from the first address of the pool: a number when it is a safe integer, a bigint when not (IPv6 only). */
+export type Offset = number | bigint
+
+/** The answer "there is none". */
+export const NONE = -1
+
+const SEGMENT = 4_294_967_296 // 2^32
+const SEGMENT_BITS = 32n
+const SAFE = BigInt(Number.MAX_SAFE_INTEGER)
+
+/** The one form of an offset, so that equal offsets are the same key of a Map. */
+export const offset = (value: bigint): Offset => (value <= SAFE ? Number(value) : value)
+export const next = (at: Offset): Offset =>
+  typeof at === 'number' && at < Number.MAX_SAFE_INTEGER ? at + 1 : offset(BigInt(at) + 1n)
+export const previous = (at: Offset): Offset => (typeof at === 'number' ? at - 1 : offset(at - 1n))
+
+const segmentOf = (at: Offset): Offset =>
+  typeof at === 'number' ? Math.floor(at / SEGMENT) : offset(at >> SEGMENT_BITS)
+const placeOf = (at: Offset): number => (typeof at === 'number' ? at >>> 0 : Number(at & 0xffffffffn))
+const join = (segment: Offset, place: number): Offset =>
+  typeof segment === 'number' && segment < 2_097_152 // 2^21: the product stays a safe integer
+    ? segment * SEGMENT + place
+    : offset((BigInt(segment) << SEGMENT_BITS) | BigInt(place))
+
+class Segment {
+  readonly taken = new Bitmap()
+  readonly owners = new OwnerBlocks()
+}
+
+export class AddressSet {
+  private readonly segments = new Map<Offset, Segment>()
+  /** The segment looked up last. */
+  private recentKey: Offset = NONE
+  private recent: Segment | undefined
+
+  /** How many addresses are not free. */
+  get size(): number {
+    let total = 0
+    for (const segment of this.segments.values()) total += segment.taken.size
+    return total
+  }
+
+  /** The number of the holder; FREE when nobody is. */
+  ownerOf(at: Offset): number {
+    return this.segment(segmentOf(at))?.owners.get(placeOf(at)) ?? FREE
+  }
+
+  /** Makes it held by `owner`, whoever held it before. */
+  take(at: Offset, owner: number): void {
+    const key = segmentOf(at)
+    let segment = this.segment(key)
+    if (segment === undefined) {
+      segment = new Segment()
+      this.segments.set(key, segment)
+    }
+    const place = placeOf(at)
+    segment.taken.add(place)
+    segment.owners.set(place, owner)
+  }
+
+  free(at: Offset): void {
+    const key = segmentOf(at)
+    const segment = this.segment(key)
+    if (segment === undefined) return
+    const place = placeOf(at)
+    segment.taken.delete(place)
+    segment.owners.set(place, FREE)
+    if (segment.taken.size === 0) {
+      this.segments.delete(key)
+      this.recentKey = NONE
+    }
+  }
+
+  /** The lowest free one from `first` to `last` (inclusive); NONE when all are held. */
+  nextFree(first: Offset, last: Offset): Offset {
+    let from = first
+    while (from <= last) {
+      const key = segmentOf(from)
+      const segment = this.segment(key)
+      if (segment === undefined) return from
+      const place = segment.taken.nextFree(placeOf(from))
+      if (place < SEGMENT) {
+        const found = join(key, place)
+        return found <= last ? found : NONE
+      }
+      // 2^32 addresses of this segment are held: 512 MB of bits. The loop is for completeness.
+      from = join(next(key), 0)
+    }
+    return NONE
+  }
+
+  /** How many from `first` to `last` (inclusive) are not free. Time grows with what is held. */
+  count(first: Offset, last: Offset): number {
+    const low = segmentOf(first)
+    const high = segmentOf(last)
+    let total = 0
+    for (const [key, segment] of this.segments) {
+      if (key < low || key > high) continue
+      total += segment.taken.count(
+        key === low ? placeOf(first) : 0,
+        key === high ? placeOf(last) : SEGMENT - 1,
+      )
+    }
+    return total
+  }
+
+  /** In no particular order. The visitor must not change anything. */
+  forEach(visit: (at: Offset, owner: number) => void): void {
+    for (const [key, segment] of this.segments)
+      segment.owners.forEach((place, owner) => {
+        visit(join(key, place), owner)
+      })
+  }
+
+  /** Bytes of the bits and of the holders. */
+  get bytes(): { bits: number; owners: number } {
+    const total = { bits: 0, owners: 0 }
+    for (const { taken, owners } of this.segments.values()) {
+      total.bits += taken.bytes
+      total.owners += owners.bytes
+    }
+    return total
+  }
+
+  private segment(key: Offset): Segment | undefined {
+    if (key === this.recentKey) return this.recent
+    const segment = this.segments.get(key)
+    if (segment === undefined) return undefined
+    this.recentKey = key
+    this.recent = segment
+    return segment
+  }
+}
