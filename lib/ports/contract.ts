@@ -25,7 +25,7 @@ export interface PublishTarget {
   /** The container's addresses (no prefix); a family that is absent is not published (or is proxied to the other one). */
   ipv4?: string
   ipv6?: string
-  /** Per family, from the driver. `routed`: no host port is taken. */
+  /** Per family, from the driver; absent: `nat`. `routed`: no host port is taken. */
   modes: Partial<Record<Family, 'nat' | 'nat-unprotected' | 'routed' | 'isolated'>>
   /** Used when a binding names no host address; default `0.0.0.0` and `::`. */
   defaultHostIp?: string
@@ -39,11 +39,19 @@ export interface PublishedPort extends Mapping {
 }
 
 export interface PortPublisher {
-  /** Chooses and reserves ports; changes nothing else. Throws ERR_PORT_IN_USE (naming the holder), ERR_PORTS_EXHAUSTED, ERR_INVALID_PORT. */
-  reserve(target: PublishTarget, bindings: PortBinding[]): Promise<PublishedPort[]>
+  /**
+   * Chooses and reserves ports; changes nothing else. Throws ERR_PORT_IN_USE (naming the holder), ERR_PORTS_EXHAUSTED, ERR_INVALID_PORT.
+   * `replacing`: ports that the caller will release after this (a change of allowFrom, say): the same port of the same
+   * host address is shared with them instead of being in use.
+   */
+  reserve(
+    target: PublishTarget,
+    bindings: PortBinding[],
+    replacing?: PublishedPort[],
+  ): Promise<PublishedPort[]>
   /** Takes exactly these (restore). Ports that cannot be had any more are left out of the answer. */
   readopt(ports: PublishedPort[]): Promise<PublishedPort[]>
-  /** Starts proxies for those that need one. The firewall change is the caller's. */
+  /** Starts proxies for those that need one. The firewall change is the caller's, before this. If it throws, release the ports. */
   start(ports: PublishedPort[]): Promise<void>
   /** Ends proxies and frees the reservations. Never throws. */
   release(ports: PublishedPort[]): Promise<void>
