@@ -1,0 +1,134 @@
+import { constants } from 'node:os'
+import type { Change } from '../kernel'
+import { encodeAddress } from './address'
+import { encodeAddLink, encodeAlias, encodeRemoveLink, encodeSetLink, encodeSetPort } from './link'
+import type { Writer } from './message'
+import { encodeFdb, encodeNeighbour } from './neighbour'
+import { encodeIngress, encodeMirrorFilter, encodeShaper } from './qdisc'
+import type { Resolver } from './resolver'
+import { encodeRoute } from './route'
+import { encodeRule } from './rule'
+
+/**
+ * One change → one message, or two where the kernel takes no less. The alias of a link that is born in another namespace
+ * is not among them: that message belongs there.
+ */
+export function encodeChange(w: Writer, change: Change, resolve: Resolver): void {
+  switch (change.op) {
+    case 'addLink':
+      encodeAddLink(w, change.link, resolve)
+      if (change.link.alias !== undefined && !change.link.netns)
+        encodeAlias(w, change.link.name, change.link.alias)
+      break
+    case 'removeLink':
+      encodeRemoveLink(w, change.link)
+      break
+    case 'setLink':
+      encodeSetLink(w, change, resolve)
+      break
+    case 'setPort':
+      encodeSetPort(w, change, resolve)
+      break
+    case 'addAddress':
+    case 'removeAddress':
+      encodeAddress(w, change, resolve)
+      break
+    case 'addRoute':
+    case 'replaceRoute':
+    case 'removeRoute':
+      encodeRoute(w, change, resolve)
+      break
+    case 'addRule':
+    case 'removeRule':
+      encodeRule(w, change.op === 'addRule', change.rule)
+      break
+    case 'setNeighbour':
+    case 'removeNeighbour':
+      encodeNeighbour(w, change, resolve)
+      break
+    case 'setFdb':
+    case 'removeFdb':
+      encodeFdb(w, change, resolve)
+      break
+    case 'setShaper':
+      encodeShaper(w, change, resolve)
+      break
+    case 'setIngressMirror':
+      encodeIngress(w, change, resolve)
+      if (change.target !== null)
+        encodeMirrorFilter(w, resolve.link(change.link), resolve.link(change.target))
+      break
+  }
+}
+
+const { ENOENT, ENODEV, EINVAL } = constants.errno
+
+/** Does this error only say that what was to be removed is not there, where the change takes that for done? */
+export function isDone(change: Change, errno: number): boolean {
+  switch (change.op) {
+    case 'removeLink':
+      return change.ifExists === true && errno === ENODEV
+    case 'setShaper':
+      return change.rate === null && errno === ENOENT
+    case 'setIngressMirror':
+      return change.target === null && (errno === ENOENT || errno === EINVAL)
+    default:
+      return false
+  }
+}
+
+/** The change in words, for messages: `add veth vethabc`, `add address 10.0.0.1/24 to eth0`. */
+export function describeChange(change: Change): string {
+  switch (change.op) {
+    case 'addLink':
+      return `add ${change.link.kind} ${change.link.name}`
+    case 'removeLink':
+      return `remove link ${change.link}`
+    case 'setLink':
+    case 'setPort': {
+      const { op, link, ...fields } = change
+      const list = Object.entries(fields).flatMap(([name, value]) =>
+        value === undefined ? [] : [name === 'netns' ? 'netns' : `${name} ${value}`],
+      )
+      return `set ${op === 'setPort' ? 'port' : 'link'} ${link} (${list.join(', ')})`
+    }
+    case 'addAddress':
+      return `add address ${change.address} to ${change.link}`
+    case 'removeAddress':
+      return `remove address ${change.address} from ${change.link}`
+    case 'addRoute':
+    case 'replaceRoute':
+    case 'removeRoute': {
+      const { destination, type, gateway, link, metric, table } = change.route
+      const verb = change.op.slice(0, -'Route'.length)
+      return [
+        `${verb} ${type && type !== 'unicast' ? `${type} ` : ''}route ${destination}`,
+        gateway && `via ${gateway}`,
+        link !== undefined && `dev ${link}`,
+        metric !== undefined && `metric ${metric}`,
+        table !== undefined && `table ${table}`,
+      ]
+        .filter(Boolean)
+        .join(' ')
+    }
+    case 'addRule':
+    case 'removeRule':
+      return `${change.op === 'addRule' ? 'add' : 'remove'} rule ${change.rule.priority} for table ${change.rule.table}`
+    case 'setNeighbour':
+    case 'removeNeighbour':
+      return `${change.op === 'setNeighbour' ? 'set' : 'remove'} neighbour ${change.address} of ${change.link}`
+    case 'setFdb':
+    case 'removeFdb': {
+      const remote = change.remote === undefined ? '' : ` to ${change.remote}`
+      return `${change.op === 'setFdb' ? 'set' : 'remove'} FDB entry ${change.mac}${remote} of ${change.link}`
+    }
+    case 'setShaper':
+      return change.rate === null
+        ? `remove shaper of ${change.link}`
+        : `set shaper of ${change.link} to ${change.rate.bitsPerSecond} bit/s`
+    case 'setIngressMirror':
+      return change.target === null
+        ? `remove ingress mirror of ${change.link}`
+        : `set ingress mirror of ${change.link} to ${change.target}`
+  }
+}

@@ -1,0 +1,277 @@
+import { constants } from 'node:os'
+import type { Family } from '../base/cidr'
+import { CnmError } from '../base/errors'
+import type { Binding, ExchangeResult } from './binding'
+import { errnoOf, isNativeError, systemError } from './errors'
+import type {
+  Address,
+  Change,
+  ConntrackFilter,
+  KernelEvent,
+  Link,
+  Neighbour,
+  Route,
+  Rule,
+  SocketOptions,
+  Stack,
+  Topic,
+  Watch,
+} from './kernel'
+import { flushConntrackBy, type NftContext, openNft } from './late'
+import { decodeAddress, encodeGetAddresses } from './netlink/address'
+import { AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE } from './netlink/constants'
+import { decodeLink, encodeGetLink } from './netlink/link'
+import { decodeAll, type Messages, Writer } from './netlink/message'
+import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
+import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
+import { decodeRule, encodeGetRules } from './netlink/rule'
+import { openSocket } from './socket'
+import { transact } from './transact'
+import { type Line, takeTurn } from './turns'
+import { watchNetns } from './watch'
+
+const SOCK_RAW = 3
+const { ENODEV, EINTR, ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL } = constants.errno
+/** What a routing table answers when a packet goes nowhere: no route, or one that is unreachable, prohibit or blackhole. */
+const NOWHERE: readonly number[] = [ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL]
+/** A table that was never used does not exist (asked for by number, since Linux 4.20). */
+const NO_TABLE: readonly number[] = [constants.errno.ENOENT]
+
+/** Taken out of before anybody else can write. */
+const writer = new Writer()
+
+/** The network stack of one Linux namespace: descriptors of the namespace and of sockets that were opened inside. */
+export class LinuxStack implements Stack, Line {
+  last: Promise<void> | undefined
+  private route = -1
+  private readonly netfilter: Line & { fd: number } = { last: undefined, fd: -1 }
+  private context: NftContext | undefined
+  private readonly watches = new Set<Watch>()
+  private closed = false
+  private holders = 0
+
+  constructor(
+    private readonly binding: Binding,
+    private readonly ns: number,
+    readonly inode: number,
+    readonly path: string | undefined,
+    route?: number,
+  ) {
+    if (route !== undefined) this.route = route
+  }
+
+  /** Of the namespace. */
+  get descriptor(): number {
+    return this.ns
+  }
+
+  /** The socket for everything but events; carries one exchange at a time. */
+  get routeSocket(): number {
+    if (this.route < 0) this.route = this.netlink(NETLINK_ROUTE)
+    return this.route
+  }
+
+  /** Keeps the descriptors open until {@link letGo}, even if the stack is closed meanwhile. */
+  hold(): void {
+    this.use()
+    this.holders++
+  }
+
+  letGo(): void {
+    this.holders--
+    if (this.closed && this.holders === 0) this.release()
+  }
+
+  apply(changes: Change[]): Promise<void> {
+    return transact(this.binding, [{ stack: this, changes }])
+  }
+
+  links(): Promise<Link[]> {
+    return this.list(() => encodeGetLink(writer), decodeLink)
+  }
+
+  async link(nameOrIndex: string | number): Promise<Link | undefined> {
+    const found = await this.question(() => encodeGetLink(writer, nameOrIndex), [ENODEV])
+    return found && decodeAll(found, decodeLink)[0]
+  }
+
+  async addresses(link?: number): Promise<Address[]> {
+    const all = await this.list(() => encodeGetAddresses(writer, link), decodeAddress, [ENODEV])
+    return link === undefined ? all : all.filter(address => address.link === link)
+  }
+
+  async routes({ family, table }: { family?: Family; table?: number } = {}): Promise<Route[]> {
+    const all = await this.list(
+      () => {
+        if (family !== 6) encodeGetRoutes(writer, 4, table)
+        if (family !== 4) encodeGetRoutes(writer, 6, table)
+      },
+      decodeRoute,
+      NO_TABLE,
+    )
+    return table === undefined ? all : all.filter(route => route.table === table)
+  }
+
+  rules(): Promise<Rule[]> {
+    return this.list(() => {
+      encodeGetRules(writer, 4)
+      encodeGetRules(writer, 6)
+    }, decodeRule)
+  }
+
+  async neighbours(filter: { link?: number; bridge?: boolean } = {}): Promise<Neighbour[]> {
+    const all = await this.list(() => encodeGetNeighbours(writer, filter.bridge === true), decodeNeighbour)
+    return filter.link === undefined ? all : all.filter(neighbour => neighbour.link === filter.link)
+  }
+
+  async routeTo(destination: string): Promise<Route | undefined> {
+    const found = await this.question(() => encodeRouteTo(writer, destination), NOWHERE)
+    return found && decodeAll(found, decodeRoute)[0]
+  }
+
+  sysctl(key: string): string | undefined {
+    this.use()
+    try {
+      return this.binding.readSysctl(this.ns, key)?.trim()
+    } catch (error) {
+      throw systemError(error, `read sysctl ${key}`, { key })
+    }
+  }
+
+  setSysctls(values: Record<string, string>): void {
+    for (const [key, value] of Object.entries(values)) {
+      if (words(this.sysctl(key)) === words(value)) continue
+      try {
+        this.binding.writeSysctl(this.ns, key, value)
+      } catch (error) {
+        throw systemError(error, `write ${JSON.stringify(value)} to sysctl ${key}`, { key, value })
+      }
+    }
+  }
+
+  watch(topics: Topic[], listener: (event: KernelEvent) => void): Watch {
+    this.use()
+    const inner = watchNetns(this.binding, this.ns, topics, listener)
+    const watch = {
+      close: () => {
+        if (this.watches.delete(watch)) inner.close()
+      },
+    }
+    this.watches.add(watch)
+    return watch
+  }
+
+  openSocket(options: SocketOptions): number {
+    this.use()
+    return openSocket(this.binding, this.ns, options)
+  }
+
+  closeFd(fd: number): void {
+    this.binding.close(fd)
+  }
+
+  nft(commands: string): string {
+    this.use()
+    this.context ??= this.run(openNft)
+    return this.context.run(commands)
+  }
+
+  async flushConntrack(filters: ConntrackFilter[]): Promise<number> {
+    this.hold()
+    const turn = takeTurn([this.netfilter])
+    try {
+      if (turn.ready) await turn.ready
+      if (this.netfilter.fd < 0) this.netfilter.fd = this.netlink(NETLINK_NETFILTER)
+      const { fd } = this.netfilter
+      return await flushConntrackBy(async (messages, count) => {
+        const [answer] = await this.exchange({ fd, messages, count })
+        return answer ?? { data: new Uint8Array(0), errors: [] }
+      }, filters)
+    } finally {
+      turn.done()
+      this.letGo()
+    }
+  }
+
+  run<T>(body: () => T): T {
+    this.use()
+    return this.binding.run(this.ns, body)
+  }
+
+  close(): void {
+    if (this.closed) return
+    this.closed = true
+    for (const watch of [...this.watches]) watch.close()
+    if (this.holders === 0) this.release()
+  }
+
+  private release(): void {
+    this.context?.close()
+    for (const fd of [this.route, this.netfilter.fd, this.ns]) if (fd >= 0) this.binding.close(fd)
+  }
+
+  private use(): void {
+    if (this.closed)
+      throw new CnmError('ERR_CLOSED', `the stack of ${this.path ?? 'this process'} was closed`, {
+        path: this.path,
+      })
+  }
+
+  private netlink(protocol: number): number {
+    try {
+      return this.binding.socket(this.ns, AF_NETLINK, SOCK_RAW, protocol)
+    } catch (error) {
+      throw systemError(error, 'open a netlink socket', { path: this.path })
+    }
+  }
+
+  /** Waits for its turn, asks, and returns the bytes of the answer; undefined when the error is one of `none`. */
+  private async question(encode: () => void, none: readonly number[] = []): Promise<Uint8Array | undefined> {
+    this.hold()
+    const turn = takeTurn([this])
+    try {
+      if (turn.ready) await turn.ready
+      writer.clear()
+      encode()
+      const { count } = writer
+      const [answer] = await this.exchange({ fd: this.routeSocket, messages: writer.take(), count })
+      for (const [i, number] of (answer?.errors ?? []).entries()) {
+        // EINTR: the table changed while it was read, several times over; what was read last is near enough.
+        if (number === 0 || number === EINTR) continue
+        if (none.includes(number)) return undefined
+        const { errno, words: text } = errnoOf(number)
+        throw systemError({ errno: number }, `ask the kernel (netlink): ${answer?.texts[i] ?? text}`, {
+          errno,
+        })
+      }
+      return answer?.data
+    } finally {
+      turn.done()
+      this.letGo()
+    }
+  }
+
+  private async list<T>(
+    encode: () => void,
+    decode: (message: Messages) => T | undefined,
+    none: readonly number[] = [],
+  ): Promise<T[]> {
+    const data = await this.question(encode, none)
+    return data ? decodeAll(data, decode) : []
+  }
+
+  private async exchange(step: {
+    fd: number
+    messages: Uint8Array
+    count: number
+  }): Promise<ExchangeResult[]> {
+    try {
+      return await this.binding.exchange([step])
+    } catch (error) {
+      throw isNativeError(error) ? systemError(error, 'speak to the kernel (netlink)') : error
+    }
+  }
+}
+
+/** Several numbers of one sysctl are separated by tabs when read, by what you like when written. */
+const words = (value: string | undefined): string | undefined => value?.trim().replace(/\s+/g, ' ')
