@@ -50,6 +50,17 @@ export interface UdpListener extends ProxyListener {
   drop(address: string): void
 }
 
+/** What the publisher needs of a proxy. */
+export interface PortProxy {
+  /** How much is under way; for statistics and tests. */
+  readonly load: { connections: number; sessions: number }
+  /** Serves a bound or listening TCP socket, whose descriptor it takes over. */
+  tcp(fd: number, target: ProxyTarget): Promise<ProxyListener>
+  /** Serves bound UDP sockets (descriptor by address), which it takes over. */
+  udp(sockets: Iterable<readonly [address: string, fd: number]>, target: ProxyTarget): UdpListener
+  close(): Promise<void>
+}
+
 const plain = (address: string | undefined) => address?.replace(/%.*$/, '') ?? ''
 
 /** Answers `allowFrom` and `loopbackOnly`. */
@@ -74,7 +85,7 @@ class Gate {
 
 const familyName = (address: string) => (familyOf(address) === 4 ? 'ipv4' : 'ipv6')
 
-export class UserlandProxy {
+export class UserlandProxy implements PortProxy {
   readonly #stack: Stack
   readonly #log: Logger
   readonly #limits: ProxyLimits
@@ -90,12 +101,10 @@ export class UserlandProxy {
     this.#limits = { ...PROXY_LIMITS, ...options.limits }
   }
 
-  /** How much is under way; for statistics and tests. */
   get load(): { connections: number; sessions: number } {
     return { connections: this.#connections, sessions: this.#sessions.size }
   }
 
-  /** Serves a bound or listening TCP socket, whose descriptor it takes over. */
   async tcp(fd: number, target: ProxyTarget): Promise<ProxyListener> {
     let gate = new Gate(target)
     const clients = new Map<Socket, string>()
@@ -182,7 +191,6 @@ export class UserlandProxy {
     server.once('close', () => endWith(server, client))
   }
 
-  /** Serves bound UDP sockets (descriptor by address), which it takes over. */
   udp(sockets: Iterable<readonly [address: string, fd: number]>, target: ProxyTarget): UdpListener {
     let gate = new Gate(target)
     const serial = this.#serial++

@@ -12,7 +12,14 @@ import { PortAllocator, type PortRange, PortSet } from './allocator'
 import type { PortBinding, PortPublisher, PublishTarget, PublishedPort } from './contract'
 import { conflictingSockets, portsOf, processOf } from './holders'
 import { type Plan, type Want, planBindings } from './plan'
-import { type ProxyLimits, type ProxyListener, type ProxyTarget, UserlandProxy } from './proxy'
+import {
+  type PortProxy,
+  type ProxyLimits,
+  type ProxyListener,
+  type ProxyTarget,
+  type UdpListener,
+  UserlandProxy,
+} from './proxy'
 import { formatPublished } from './spec'
 
 /**
@@ -35,6 +42,8 @@ export interface PublisherOptions {
   userlandProxy?: boolean | 'always'
   log?: Logger
   limits?: Partial<ProxyLimits>
+  /** Instead of the one that it makes for itself; say an {@link InertProxy} on a mocked kernel. */
+  proxy?: PortProxy
 }
 
 /**
@@ -60,7 +69,7 @@ export class Publisher implements PortPublisher {
   readonly #options: Required<Pick<PublisherOptions, 'backend' | 'userlandProxy'>>
   readonly #log: Logger
   readonly #allocator = new PortAllocator()
-  readonly #proxy: UserlandProxy
+  readonly #proxy: PortProxy
   readonly #cells = new Map<string, Cell>()
   /** UDP wildcards with a socket per address, which follow the addresses of the host. */
   readonly #followers = new Set<Cell>()
@@ -71,7 +80,8 @@ export class Publisher implements PortPublisher {
     this.#stack = options.stack
     this.#log = options.log ?? SILENT
     this.#options = { backend: options.backend, userlandProxy: options.userlandProxy ?? true }
-    this.#proxy = new UserlandProxy({ stack: options.stack, log: this.#log, limits: options.limits })
+    this.#proxy =
+      options.proxy ?? new UserlandProxy({ stack: options.stack, log: this.#log, limits: options.limits })
   }
 
   /** Connections and UDP clients that the proxy carries now. */
@@ -495,7 +505,7 @@ export class Publisher implements PortPublisher {
       if (event.topic !== 'address') return
       const address = bare(event.address.address)
       for (const cell of this.#followers) {
-        const listener = cell.listener as ReturnType<UserlandProxy['udp']> | undefined
+        const listener = cell.listener as UdpListener | undefined
         if (!servable(address, familyOf(cell.address))) continue
         if (event.change === 'removed') {
           const fd = cell.sockets.get(address)

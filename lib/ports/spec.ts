@@ -33,6 +33,17 @@ export function parsePort(text: string): PortBinding {
 /** Several at once, for a command line. */
 export const parsePorts = (texts: readonly string[]): PortBinding[] => texts.map(parsePort)
 
+/**
+ * Ports that an image says it serves, `PORT[-END][/PROTOCOL]`: as bindings to any port of the host, which is what
+ * "publish all" makes of them. Throws ERR_INVALID_PORT.
+ */
+export function exposedPorts(texts: readonly string[]): PortBinding[] {
+  return texts.map(text => {
+    if (text.includes(':')) throw malformed(text, 'an exposed port names no host port', 'exposed')
+    return parsePort(text)
+  })
+}
+
 function splitSpec(whole: string, text: string): { hostIp?: string; host: string; container: string } {
   const bracketed = /^\[([^\]]*)\]:(.*)$/.exec(text)
   const parts = (bracketed ? bracketed[2]! : text).split(':')
