@@ -1,0 +1,267 @@
+import { decode, encode, type Answer, type Packet } from 'dns-packet'
+import { type Logger, SILENT } from '../base/log'
+import { AnswerCache } from './cache'
+import type { ResolverStatistics, SandboxView } from './contract'
+import type { Forwarder } from './forward'
+import { chooseUpstreams, upstreamKey } from './upstream'
+import {
+  complete,
+  DROP,
+  emptyAnswer,
+  encodeName,
+  type Foreign,
+  layOut,
+  MAX_TCP,
+  newQuestion,
+  ownQuestion,
+  type Question,
+  questionName,
+  RCODE,
+  readForeign,
+  readQuestion,
+  relay,
+  type Template,
+  TYPE,
+} from './wire'
+import type { LocalAnswer, Zones } from './zone'
+
+/** Laid out answers kept per sandbox: a busy one asks for some hundred names again and again. */
+const MAX_TEMPLATES = 512
+/** Questions of one sandbox that wait for upstreams at a time; beyond: REFUSED at once. */
+export const MAX_IN_FLIGHT = 1024
+
+type Reply = (message: Buffer) => void
+
+/** Answers the questions of one sandbox. Knows nothing of sockets: bytes in, bytes out. */
+export class Responder {
+  readonly #question = newQuestion()
+  readonly #templates = new Map<string, Template>()
+  #generation = -1
+  #view: SandboxView
+  readonly #cache = new AnswerCache()
+  #inFlight = 0
+  /** Bumped when upstreams change: answers under way are then not kept. */
+  #epoch = 0
+  readonly counts = {
+    queries: 0,
+    tcpQueries: 0,
+    local: 0,
+    cached: 0,
+    forwarded: 0,
+    failed: 0,
+    refused: 0,
+    malformed: 0,
+    truncated: 0,
+  }
+
+  constructor(
+    readonly zones: Zones,
+    view: SandboxView,
+    readonly forwarder: Forwarder,
+    readonly options: {
+      /** Said of names that are not ours when there is nobody to ask. */
+      nobody: number
+      /** Answers for every network, whatever the view says. */
+      all?: boolean
+      /** The servers that networks name are not asked. */
+      ownUpstreamsOnly?: boolean
+    } = { nobody: RCODE.SERVFAIL },
+    readonly log: Logger = SILENT,
+  ) {
+    this.#view = view
+  }
+
+  get view(): SandboxView {
+    return this.options.all ? { ...this.#view, networks: this.zones.networkIds() } : this.#view
+  }
+
+  set view(view: SandboxView) {
+    const before = JSON.stringify([this.#view.upstreams, this.#view.external, this.#view.networks])
+    this.#view = view
+    this.#generation = -1
+    if (before === JSON.stringify([view.upstreams, view.external, view.networks])) return
+    this.#epoch++
+    this.#cache.clear()
+    this.forwarder.retain([...view.upstreams, ...this.zones.upstreams(view)])
+  }
+
+  /**
+   * The answer if it is at hand; undefined if nothing is to be said; null if others must be asked: then call
+   * {@link slow} before the next question.
+   */
+  quick(message: Buffer, tcp: boolean): Buffer | undefined | null {
+    const question = this.#question
+    const code = readQuestion(message, question)
+    if (code !== RCODE.NOERROR) {
+      this.counts.malformed++
+      return code === DROP ? undefined : emptyAnswer(message, question, code)
+    }
+    this.counts.queries++
+    if (tcp) this.counts.tcpQueries++
+    if (this.#generation !== this.zones.generation) {
+      this.#templates.clear()
+      this.#generation = this.zones.generation
+    }
+    // The spelling is part of the key: the answer repeats it.
+    const key = message.toString('latin1', 12, question.end)
+    let template = this.#templates.get(key)
+    if (!template) {
+      const name = questionName(message)
+      const local = this.zones.answer(this.view, name, question.type)
+      if (!local || local.onward !== undefined) return this.#known(message, question, name, local, tcp)
+      template = layOut(message, question.end, RCODE.NOERROR, local.records, local.additional)
+      if (this.#templates.size >= MAX_TEMPLATES) this.#templates.clear()
+      this.#templates.set(key, template)
+    }
+    this.counts.local++
+    const limit = tcp ? MAX_TCP : question.udpSize
+    const answer = complete(template, message, question, limit)
+    if (answer[2]! & 2) this.counts.truncated++
+    return answer
+  }
+
+  /** Answers the last question for which {@link quick} gave null. `reply` is called once, later. */
+  slow(heard: Buffer, tcp: boolean, reply: Reply): void {
+    const message = Buffer.from(heard) // the socket may use its buffer again
+    const question = { ...this.#question }
+    const name = questionName(message)
+    const local = this.zones.answer(this.view, name, question.type)
+    const onward = local?.onward
+    if (local && onward !== undefined) this.#chase(message, question, local, onward, tcp, reply)
+    else
+      this.#forward(message, question, name, foreign => reply(this.#finish(foreign, message, question, tcp)))
+  }
+
+  statistics(): ResolverStatistics {
+    return {
+      ...this.counts,
+      inFlight: this.#inFlight,
+      cacheEntries: this.#cache.size,
+      upstreams: this.forwarder.statistics(),
+    }
+  }
+
+  /** Not in the zones: perhaps in the cache, perhaps an error at once; null otherwise. */
+  #known(
+    message: Buffer,
+    question: Question,
+    name: string,
+    local: LocalAnswer | undefined,
+    tcp: boolean,
+  ): Buffer | null {
+    if (local?.onward === undefined) {
+      const address = question.type === TYPE.A || question.type === TYPE.AAAA
+      if (this.#view.ndotsFromUser && address && !name.includes('.')) {
+        this.counts.local++
+        return emptyAnswer(message, question, RCODE.NOERROR)
+      }
+      const upstreams = this.#upstreams(name)
+      const hit = this.#cache.get(cacheKey(question, name, upstreams))
+      if (hit) {
+        this.counts.cached++
+        return this.#finish(hit.foreign, message, question, tcp, hit.age)
+      }
+      if (upstreams.length === 0) {
+        this.counts[this.options.nobody === RCODE.REFUSED ? 'refused' : 'failed']++
+        return emptyAnswer(message, question, this.options.nobody)
+      }
+    }
+    if (this.#inFlight >= MAX_IN_FLIGHT) {
+      this.counts.refused++
+      return emptyAnswer(message, question, RCODE.REFUSED)
+    }
+    return null
+  }
+
+  #upstreams(name: string) {
+    const ofNetworks = this.options.ownUpstreamsOnly ? [] : this.zones.upstreams(this.view)
+    return chooseUpstreams(this.#view, ofNetworks, name)
+  }
+
+  #forward(
+    message: Buffer,
+    question: Question,
+    name: string,
+    done: (foreign: Foreign | undefined, age: number) => void,
+  ): void {
+    const upstreams = this.#upstreams(name)
+    const key = cacheKey(question, name, upstreams)
+    const hit = this.#cache.get(key)
+    if (hit || upstreams.length === 0) {
+      done(hit?.foreign, hit?.age ?? 0)
+      return
+    }
+    const epoch = this.#epoch
+    const own = ownQuestion(message, question, true)
+    own[2] = 1 // we want the whole answer, and keep it for others
+    this.counts.forwarded++
+    this.#inFlight++
+    this.forwarder.ask({ message: own, end: question.end, key, upstreams, edns: true }, foreign => {
+      this.#inFlight--
+      if (foreign && epoch === this.#epoch) this.#cache.set(key, foreign)
+      done(foreign, 0)
+    })
+  }
+
+  #finish(foreign: Foreign | undefined, message: Buffer, question: Question, tcp: boolean, age = 0): Buffer {
+    if (!foreign) {
+      this.counts.failed++
+      return emptyAnswer(message, question, RCODE.SERVFAIL)
+    }
+    const answer = relay(foreign, message, question, tcp ? MAX_TCP : question.udpSize, age)
+    if (answer[2]! & 2) this.counts.truncated++
+    return answer
+  }
+
+  /** Our CNAME leads to a name elsewhere: asks for that and sets our records before the answer. */
+  #chase(
+    message: Buffer,
+    question: Question,
+    local: LocalAnswer,
+    onward: string,
+    tcp: boolean,
+    reply: Reply,
+  ): void {
+    const head = layOut(message, question.end, RCODE.NOERROR, local.records)
+    const limit = tcp ? MAX_TCP : question.udpSize
+    const target = encodeName(onward)
+    if (!target || question.type === TYPE.CNAME) {
+      reply(complete(head, message, question, limit))
+      return
+    }
+    const tail = Buffer.from(message.subarray(question.end - 4, question.end))
+    const asked = Buffer.concat([message.subarray(0, 12), target, tail])
+    const next = { ...question, end: asked.length }
+    this.#forward(asked, next, onward, (foreign, age) => {
+      if (!foreign) {
+        this.counts.failed++
+        reply(emptyAnswer(message, question, RCODE.SERVFAIL))
+        return
+      }
+      try {
+        const relayed = decode(relay(foreign, asked, { ...next, edns: false }, MAX_TCP, age))
+        const ours = decode(head.bytes)
+        const joined = encode({
+          ...ours,
+          type: 'response',
+          flags: 0x0180 | (foreign.rcode & 15),
+          answers: [...(ours.answers ?? []), ...(relayed.answers ?? [])] as Answer[],
+          authorities: relayed.authorities,
+        } as Packet)
+        const whole = readForeign(joined, message, question.end)
+        reply(
+          whole ? relay(whole, message, question, limit, 0) : emptyAnswer(message, question, RCODE.SERVFAIL),
+        )
+      } catch (error) {
+        this.log.warn(`an answer for ${onward} could not be read`, { error })
+        reply(emptyAnswer(message, question, RCODE.SERVFAIL))
+      }
+    })
+  }
+}
+
+/** What an answer depends on: the question, the flags that upstreams heed, and whom we ask. */
+function cacheKey(question: Question, name: string, upstreams: Parameters<typeof upstreamKey>[0][]): string {
+  const flags = (question.dnssecOk ? 2 : 0) | (question.checkingDisabled ? 1 : 0)
+  return `${name} ${question.type} ${flags} ${upstreams.map(upstreamKey).join(' ')}`
+}
