@@ -1,10 +1,10 @@
 import { dirname, normalize } from 'node:path'
 import { CnmError } from '../base/errors'
+import { changeError, systemError } from '../kernel/errors'
 import type { Kernel, KernelEvent, Stack, Step } from '../kernel/kernel'
 import { MockStack } from './mock-stack'
 import { addAddress, addRoute, applyChange, makeLink, setUp, unlink } from './model'
-import { describeChange, kernelError } from './model/errors'
-import { Refusal, refuse } from './model/refusal'
+import { numberOfErrno, Refusal, refuse } from './model/refusal'
 import { type ConntrackEntry, type Machine, type Netns, newNetns } from './model/state'
 import { type NamespaceSnapshot, type Snapshot, snapshotOf } from './model/snapshot'
 
@@ -57,6 +57,16 @@ export interface KernelCall {
   /** errno of the refusal or injected fault. */
   error?: string
 }
+
+/** Makes the error of a refused call: the same that the Linux implementation throws. */
+export interface Context {
+  refused: (errno: number, text: string | undefined) => unknown
+}
+
+/** For calls that are no changes. */
+export const asked = (what: string, details: Record<string, unknown> = {}): Context => ({
+  refused: (errno, text) => systemError({ errno }, text ? `${what} (${text})` : what, details),
+})
 
 interface Fault {
   when: (call: KernelCall) => boolean
@@ -114,7 +124,7 @@ export class MockKernel implements Kernel {
       undefined,
       'open',
       { path },
-      { what: `open namespace ${path ?? 'of the process'}` },
+      asked(`open network namespace ${path ?? 'of this process'}`, { path }),
       () => {
         const netns = path === undefined ? this.own : this.find(path)
         return this.handle(netns, path)
@@ -123,39 +133,57 @@ export class MockKernel implements Kernel {
   }
 
   create(path: string): Promise<Stack> {
-    return this.actLater(undefined, 'create', { path }, { what: `create namespace ${path}` }, () => {
-      const at = normalize(path)
-      if (this.bound.has(at))
-        throw new CnmError('ERR_NETNS_EXISTS', `a network namespace is bound to ${path} already`, { path })
-      this.needPrivilege()
-      const netns = this.newNamespace()
-      this.bindTo(at, netns)
-      return this.handle(netns, path)
-    })
+    return this.actLater(
+      undefined,
+      'create',
+      { path },
+      asked(`create network namespace ${path}`, { path }),
+      () => {
+        const at = normalize(path)
+        if (this.bound.has(at))
+          throw new CnmError('ERR_NETNS_EXISTS', `a network namespace is bound to ${path} already`, { path })
+        this.needPrivilege()
+        const netns = this.newNamespace()
+        this.bindTo(at, netns)
+        return this.handle(netns, path)
+      },
+    )
   }
 
   bind(source: string, path: string): Promise<Stack> {
-    return this.actLater(undefined, 'bind', { source, path }, { what: `bind ${source} to ${path}` }, () => {
-      const netns = this.find(source)
-      this.needPrivilege()
-      const at = normalize(path)
-      const before = this.bound.get(at)
-      if (before !== netns) {
-        if (before) this.unbind(at, before)
-        this.bindTo(at, netns)
-      }
-      return this.handle(netns, path)
-    })
+    return this.actLater(
+      undefined,
+      'bind',
+      { source, path },
+      asked(`bind network namespace ${source} to ${path}`, { source, path }),
+      () => {
+        const netns = this.find(source)
+        this.needPrivilege()
+        const at = normalize(path)
+        const before = this.bound.get(at)
+        if (before !== netns) {
+          if (before) this.unbind(at, before)
+          this.bindTo(at, netns)
+        }
+        return this.handle(netns, path)
+      },
+    )
   }
 
   remove(path: string): Promise<void> {
-    return this.actLater(undefined, 'remove', { path }, { what: `remove namespace ${path}` }, () => {
-      const at = normalize(path)
-      const netns = this.bound.get(at)
-      if (!netns) return
-      this.needPrivilege()
-      this.unbind(at, netns)
-    })
+    return this.actLater(
+      undefined,
+      'remove',
+      { path },
+      asked(`remove network namespace ${path}`, { path }),
+      () => {
+        const at = normalize(path)
+        const netns = this.bound.get(at)
+        if (!netns) return
+        this.needPrivilege()
+        this.unbind(at, netns)
+      },
+    )
   }
 
   list(directory: string): Promise<string[]> {
@@ -163,7 +191,7 @@ export class MockKernel implements Kernel {
       undefined,
       'list',
       { directory },
-      { what: `list namespaces of ${directory}` },
+      asked(`list network namespaces in ${directory}`, { directory }),
       () => {
         const wanted = normalize(`${directory}/.`)
         return [...this.bound.keys()].filter(path => normalize(`${dirname(path)}/.`) === wanted).sort()
@@ -181,7 +209,7 @@ export class MockKernel implements Kernel {
             stack as MockStack,
             change.op,
             plain(change),
-            { what: describeChange(change), step: s, change: c },
+            { refused: (errno, text) => changeError(change, errno, text, { step: s, change: c }) },
             () => {
               this.needPrivilege()
               applyChange(this.machine, this.netnsOf(stack), change, each => this.netnsOf(each))
@@ -275,7 +303,7 @@ export class MockKernel implements Kernel {
     stack: MockStack | undefined,
     op: string,
     details: Record<string, unknown>,
-    context: { what: string } & Record<string, unknown>,
+    context: Context,
     body: () => T,
   ): T {
     const call: KernelCall = { n: ++this.count, op, netns: stack?.path, details }
@@ -292,15 +320,7 @@ export class MockKernel implements Kernel {
       if (error instanceof CnmError) call.error = error.code
       if (!(error instanceof Refusal)) throw error
       call.error = error.errno
-      const { what, ...more } = context
-      const place = stack ? ` in namespace ${stack.path ?? 'of the process'}` : ''
-      throw kernelError({
-        errno: error.errno,
-        ...(error.text !== undefined && { text: error.text }),
-        op,
-        what: what + place,
-        details: more,
-      })
+      throw context.refused(numberOfErrno(error.errno), error.text)
     }
   }
 
@@ -309,7 +329,7 @@ export class MockKernel implements Kernel {
     stack: MockStack | undefined,
     op: string,
     details: Record<string, unknown>,
-    context: { what: string } & Record<string, unknown>,
+    context: Context,
     body: () => T,
   ): Promise<T> {
     await this.delay()
@@ -332,7 +352,7 @@ export class MockKernel implements Kernel {
   closeFd(fd: number): void {
     const netns = this.fds.get(fd)
     if (!netns)
-      throw kernelError({ errno: 'EBADF', op: 'closeFd', what: `close descriptor ${fd}: it is not open` })
+      throw systemError({ errno: numberOfErrno('EBADF'), syscall: 'close' }, `close descriptor ${fd}`, { fd })
     this.fds.delete(fd)
     netns.sockets.delete(fd)
     this.reap(netns)
@@ -396,8 +416,13 @@ export class MockKernel implements Kernel {
   }
 
   private netnsOf(stack: Stack): Netns {
-    if (stack instanceof MockStack && stack.isOpen) return stack.netns
-    return refuse('EBADF')
+    if (stack instanceof MockStack) {
+      stack.check()
+      return stack.netns
+    }
+    throw new CnmError('ERR_INTERNAL', 'a stack of another kernel was given to the mock kernel', {
+      path: stack.path,
+    })
   }
 
   private bindTo(path: string, netns: Netns): void {

@@ -1,4 +1,5 @@
-import { parseIp, formatIp, type Family } from '../base/cidr'
+import { BITS, type Family, familyOf, formatIp, parseIp } from '../base/cidr'
+import { CnmError } from '../base/errors'
 import type {
   Address,
   Change,
@@ -13,13 +14,12 @@ import type {
   Topic,
   Watch,
 } from '../kernel/kernel'
-import type { MockKernel } from './mock-kernel'
+import { asked, type MockKernel } from './mock-kernel'
 import { restartIpv6, showAddress, showLink, showRoute, stopIpv6 } from './model'
 import { findLink } from './model/links'
-import { refuse } from './model/refusal'
-import { allRoutes, lookup } from './model/routes'
+import { allRoutes, covers, lookup, prefixOf } from './model/routes'
 import { bindSocket } from './model/sockets'
-import type { Listener, Netns } from './model/state'
+import type { Listener, Netns, RouteRecord } from './model/state'
 import { readSysctl, writeSysctl } from './model/sysctls'
 
 /** The handle of a namespace of a {@link MockKernel}: what a `Stack` of the real kernel is, in memory. */
@@ -116,9 +116,16 @@ export class MockStack implements Stack {
 
   routeTo(destination: string): Promise<Route | undefined> {
     return this.ask('routeTo', { destination }, () => {
-      const route = lookup(this.netns, formatIp(parseIp(destination)))
+      const ip = formatIp(parseIp(destination))
+      const route = lookup(this.netns, ip)
       if (!route || ['blackhole', 'unreachable', 'prohibit'].includes(route.type)) return undefined
-      return showRoute(route)
+      const shown = showRoute(route)
+      shown.destination = `${ip}/${BITS[route.family]}`
+      const source = route.source ?? sourceFor(route, ip)
+      if (source !== undefined) shown.source = source
+      // what is for ourselves goes through lo, whichever link has the address
+      if (route.type === 'local') shown.link = findLink(this.netns, 'lo')?.index ?? route.link?.index
+      return shown
     })
   }
 
@@ -129,37 +136,56 @@ export class MockStack implements Stack {
 
   setSysctls(values: Record<string, string>): void {
     for (const [key, value] of Object.entries(values))
-      this.kernel.act(this, 'setSysctl', { key, value }, { key, what: `write ${value} to ${key}` }, () => {
-        const { machine } = this.kernel
-        if (readSysctl(machine, this.netns, key) === value) return
-        this.kernel.needPrivilege()
-        for (const name of writeSysctl(machine, this.netns, key, value)) {
-          const link = this.netns.names.get(name)
-          if (!link) continue
-          if (value.trim() === '0') restartIpv6(machine, link)
-          else stopIpv6(machine, link)
-        }
-      })
+      this.kernel.act(
+        this,
+        'setSysctl',
+        { key, value },
+        asked(`write ${JSON.stringify(value)} to sysctl ${key}`, { key, value }),
+        () => {
+          const { machine } = this.kernel
+          if (readSysctl(machine, this.netns, key) === value) return
+          this.kernel.needPrivilege()
+          for (const name of writeSysctl(machine, this.netns, key, value)) {
+            const link = this.netns.names.get(name)
+            if (!link) continue
+            if (value.trim() === '0') restartIpv6(machine, link)
+            else stopIpv6(machine, link)
+          }
+        },
+      )
   }
 
   watch(topics: Topic[], listener: (event: KernelEvent) => void): Watch {
-    return this.kernel.act(this, 'watch', { topics }, { what: `watch ${topics.join(', ')}` }, () => {
-      const entry: Listener = { topics: new Set<string>([...topics, 'overrun']), deliver: listener }
-      this.netns.listeners.add(entry)
-      this.watches.add(entry)
-      return {
-        close: () => {
-          this.netns.listeners.delete(entry)
-          this.watches.delete(entry)
-        },
-      }
-    })
+    return this.kernel.act(
+      this,
+      'watch',
+      { topics },
+      asked(`watch ${topics.join(', ')}`, { path: this.path }),
+      () => {
+        const entry: Listener = { topics: new Set<string>([...topics, 'overrun']), deliver: listener }
+        this.netns.listeners.add(entry)
+        this.watches.add(entry)
+        return {
+          close: () => {
+            this.netns.listeners.delete(entry)
+            this.watches.delete(entry)
+          },
+        }
+      },
+    )
   }
 
   openSocket(options: SocketOptions): number {
     const { type, address, port } = options
-    const what = `open ${type} socket on ${address} port ${port}`
-    return this.kernel.act(this, 'openSocket', { options: { ...options } }, { what }, () => {
+    const context = asked(
+      `open ${type} socket at ${familyOf(address) === 6 ? `[${address}]` : address}:${port}`,
+      {
+        type,
+        address,
+        port,
+      },
+    )
+    return this.kernel.act(this, 'openSocket', { options: { ...options } }, context, () => {
       const fd = this.kernel.newFd(this)
       bindSocket(this.kernel.machine, this.netns, fd, { ...options })
       return fd
@@ -171,13 +197,24 @@ export class MockStack implements Stack {
   }
 
   nft(commands: string): string {
-    return this.kernel.act(this, 'nft', { commands }, { what: 'load nftables commands' }, () => {
-      this.kernel.needPrivilege()
-      const output = this.kernel.ruleset?.run(this, commands) ?? ''
-      this.netns.nft.push(commands)
-      this.kernel.machine.emit(this.netns, { topic: 'nft', change: 'set', object: 'ruleset', family: 'inet' })
-      return output
-    })
+    return this.kernel.act(
+      this,
+      'nft',
+      { commands },
+      asked('load nftables commands', { path: this.path }),
+      () => {
+        this.kernel.needPrivilege()
+        const output = this.kernel.ruleset?.run(this, commands) ?? ''
+        this.netns.nft.push(commands)
+        this.kernel.machine.emit(this.netns, {
+          topic: 'nft',
+          change: 'set',
+          object: 'ruleset',
+          family: 'inet',
+        })
+        return output
+      },
+    )
   }
 
   flushConntrack(filters: ConntrackFilter[]): Promise<number> {
@@ -191,7 +228,7 @@ export class MockStack implements Stack {
   }
 
   run<T>(body: () => T): T {
-    return this.kernel.act(this, 'run', {}, { what: 'enter the namespace' }, body)
+    return this.kernel.act(this, 'run', {}, asked('enter the network namespace', { path: this.path }), body)
   }
 
   close(): void {
@@ -203,12 +240,30 @@ export class MockStack implements Stack {
 
   /** @internal */
   check(): void {
-    if (this.closed) refuse('EBADF')
+    if (this.closed)
+      throw new CnmError('ERR_CLOSED', `the stack of ${this.path ?? 'this process'} was closed`, {
+        path: this.path,
+      })
   }
 
   private ask<T>(op: string, details: Record<string, unknown>, body: () => T): Promise<T> {
-    return this.kernel.actLater(this, op, details, { what: `ask for ${op}` }, body)
+    return this.kernel.actLater(
+      this,
+      op,
+      details,
+      asked(`ask the kernel for ${op}`, { path: this.path }),
+      body,
+    )
   }
+}
+
+/** The address that a packet would bear: of the link's, the one whose subnet holds the next hop, or the first. */
+function sourceFor({ link, family, gateway }: RouteRecord, ip: string): string | undefined {
+  if (!link) return undefined
+  const hop = prefixOf(gateway ?? ip)
+  const own = link.addresses.filter(a => a.prefix.family === family && !a.tentative)
+  const near = own.find(a => covers(a.prefix, hop))
+  return (near ?? own.find(a => a.scope === 'global'))?.ip
 }
 
 function matches(filter: ConntrackFilter, entry: ConntrackFilter): boolean {

@@ -11,7 +11,7 @@ import {
   PROTOCOL_KERNEL,
   TABLES,
 } from './routes'
-import type { AddressRecord, LinkRecord, Machine, Prefix, RouteRecord } from './state'
+import type { AddressRecord, LinkRecord, Machine, Netns, Prefix, RouteRecord } from './state'
 import { readSysctl } from './sysctls'
 
 const networkText = (prefix: Prefix): string => {
@@ -120,16 +120,15 @@ function detach(machine: Machine, link: LinkRecord, record: AddressRecord): void
   const { netns } = link
   for (const route of [...link.routes])
     if (route.protocol === PROTOCOL_KERNEL && madeFor(route, record)) dropRoute(machine, netns, route)
-  // routes that prefer this source address are gone with it
-  for (const bucket of [...netns.routes.values()])
-    for (const route of [...bucket])
-      if (route.source === record.ip && (route.family === 6 || !stillThere(netns, record.ip)))
-        dropRoute(machine, netns, route)
+  // routes that prefer this source address go with its last holder
+  if (netns.sourced.size > 0 && !isHeld(netns, record.ip))
+    for (const route of [...netns.sourced]) if (route.source === record.ip) dropRoute(machine, netns, route)
   machine.emit(netns, { topic: 'address', change: 'removed', address: showAddress(link, record) })
-  function stillThere(where: typeof netns, ip: string): boolean {
-    for (const other of where.links.values()) if (other.addresses.some(a => a.ip === ip)) return true
-    return false
-  }
+}
+
+function isHeld(netns: Netns, ip: string): boolean {
+  for (const link of netns.links.values()) if (link.addresses.some(a => a.ip === ip)) return true
+  return false
 }
 
 function madeFor(route: RouteRecord, record: AddressRecord): boolean {

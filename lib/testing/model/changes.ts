@@ -17,14 +17,16 @@ export function applyChange(
   const need = (ref: LinkRef) => needLink(netns, ref)
   switch (change.op) {
     case 'addLink':
-      return addLink(machine, netns, change.link, stackOf)
+      addLink(machine, netns, change.link, stackOf)
+      return
     case 'removeLink': {
       const link = change.ifExists ? findLink(netns, change.link) : need(change.link)
       if (link) removeLink(machine, link)
       return
     }
     case 'setLink':
-      return setLink(machine, need(change.link), change, stackOf)
+      setLink(machine, need(change.link), change, stackOf)
+      return
     case 'setPort': {
       const { op: _, link: ref, ...flags } = change
       const link = need(ref)
@@ -35,17 +37,21 @@ export function applyChange(
       return
     }
     case 'addAddress':
-      return addAddress(machine, need(change.link), change)
+      addAddress(machine, need(change.link), change)
+      return
     case 'removeAddress':
-      return removeAddress(machine, need(change.link), change.address)
+      removeAddress(machine, need(change.link), change.address)
+      return
     case 'addRoute':
     case 'replaceRoute': {
       const link = change.route.link === undefined ? undefined : need(change.route.link)
-      return addRoute(machine, netns, change.route, link, change.op === 'replaceRoute')
+      addRoute(machine, netns, change.route, link, change.op === 'replaceRoute')
+      return
     }
     case 'removeRoute': {
       const link = change.route.link === undefined ? undefined : need(change.route.link)
-      return removeRoute(machine, netns, change.route, link)
+      removeRoute(machine, netns, change.route, link)
+      return
     }
     case 'addRule': {
       if (netns.rules.some(rule => sameRule(rule, change.rule))) refuse('EEXIST')
@@ -73,7 +79,8 @@ export function applyChange(
       return
     }
     case 'setFdb':
-      return setFdb(need(change.link), change)
+      setFdb(need(change.link), change)
+      return
     case 'removeFdb': {
       const link = need(change.link)
       const wanted = fdbOf(link, change)
@@ -130,10 +137,13 @@ function fdbOf(link: LinkRecord, wanted: { mac: string; remote?: string; self?: 
   return { mac: wanted.mac, self, ...(wanted.remote !== undefined && { remote: wanted.remote }) }
 }
 
-/** The all-zero MAC of a vxlan (flooding) has many remotes; every other address has one place. */
+/** Broadcast, multicast, or the all-zero MAC of a vxlan: where what is unknown goes. */
+const isGroup = (mac: string) => (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1 || mac === ZERO_MAC
+
+/** A tunnel's group address may have many remotes; every other address has one place. */
 function setFdb(link: LinkRecord, wanted: { mac: string; remote?: string; self?: boolean }): void {
   const entry = fdbOf(link, wanted)
-  const many = entry.mac === ZERO_MAC
+  const many = entry.remote !== undefined && isGroup(entry.mac)
   const at = link.fdb.findIndex(
     e => e.mac === entry.mac && e.self === entry.self && (!many || e.remote === entry.remote),
   )

@@ -161,7 +161,7 @@ export function addLink(
   checkMtu(spec.mtu)
   checkMac(spec.mac)
   const master = spec.master === undefined ? undefined : findMaster(netns, spec.master)
-  const link = build(machine, home, netns, spec, stackOf)
+  const link = build(home, netns, spec, stackOf)
   try {
     if (master) enslave(machine, link, master)
   } catch (error) {
@@ -175,13 +175,7 @@ export function addLink(
   if (spec.up) setUp(machine, link, true)
 }
 
-function build(
-  machine: Machine,
-  home: Netns,
-  netns: Netns,
-  spec: LinkSpec,
-  stackOf: (stack: Stack) => Netns,
-): LinkRecord {
+function build(home: Netns, netns: Netns, spec: LinkSpec, stackOf: (stack: Stack) => Netns): LinkRecord {
   switch (spec.kind) {
     case 'veth': {
       const far = spec.peer.netns ? stackOf(spec.peer.netns) : netns
@@ -333,6 +327,7 @@ function forgetRoute(netns: Netns, link: LinkRecord, route: RouteRecord) {
   const bucket = netns.routes.get(key)
   if (!bucket) return
   bucket.splice(bucket.indexOf(route), 1)
+  netns.sourced.delete(route)
   if (bucket.length === 0) netns.routes.delete(key)
 }
 

@@ -50,7 +50,9 @@ export function insertRoute(machine: Machine, netns: Netns, route: RouteRecord):
     bucket.splice(at, 0, route)
   } else netns.routes.set(key, [route])
   route.link?.routes.add(route)
-  machine.emit(netns, { topic: 'route', change: 'set', route: showRoute(route) })
+  if (route.source !== undefined && route.protocol !== RTPROT_KERNEL) netns.sourced.add(route)
+  if (netns.listeners.size > 0)
+    machine.emit(netns, { topic: 'route', change: 'set', route: showRoute(route) })
 }
 
 export function dropRoute(machine: Machine, netns: Netns, route: RouteRecord, silent = false): void {
@@ -61,7 +63,9 @@ export function dropRoute(machine: Machine, netns: Netns, route: RouteRecord, si
   bucket.splice(at, 1)
   if (bucket.length === 0) netns.routes.delete(key)
   route.link?.routes.delete(route)
-  if (!silent) machine.emit(netns, { topic: 'route', change: 'removed', route: showRoute(route) })
+  netns.sourced.delete(route)
+  if (!silent && netns.listeners.size > 0)
+    machine.emit(netns, { topic: 'route', change: 'removed', route: showRoute(route) })
 }
 
 export function showRoute(route: RouteRecord): Route {
@@ -272,20 +276,27 @@ interface OwnRoute {
 /** A route of the kernel's own, unless that link has it already. */
 export function addOwnRoute(machine: Machine, link: LinkRecord, own: OwnRoute): void {
   const { netns } = link
-  const family = own.prefix.family
-  const bucket = netns.routes.get(bucketKey({ family, table: own.table, destination: own.destination }))
-  if (
-    bucket?.some(
-      r => r.link === link && r.protocol === RTPROT_KERNEL && r.type === own.type && r.source === own.source,
+  const { family } = own.prefix
+  for (const route of link.routes)
+    if (
+      route.destination === own.destination &&
+      route.protocol === RTPROT_KERNEL &&
+      route.table === own.table &&
+      route.type === own.type &&
+      route.source === own.source
     )
-  )
-    return
+      return
   insertRoute(machine, netns, {
-    ...own,
     family,
-    link,
+    destination: own.destination,
+    prefix: own.prefix,
+    type: own.type,
     gateway: undefined,
+    link,
     source: own.source,
+    metric: own.metric,
+    table: own.table,
+    scope: own.scope,
     protocol: RTPROT_KERNEL,
     onLink: undefined,
     mtu: undefined,

@@ -132,6 +132,8 @@ export interface Netns {
   nextIndex: number
   /** By `family table destination`. */
   routes: Map<string, RouteRecord[]>
+  /** Routes of users that prefer a source address: they go with it. */
+  sourced: Set<RouteRecord>
   rules: Rule[]
   /** Written or per-interface values; {@link readSysctl} knows the defaults. */
   sysctls: Map<string, string>
@@ -161,6 +163,7 @@ export function newNetns(inode: number): Netns {
     names: new Map(),
     nextIndex: 1,
     routes: new Map(),
+    sourced: new Set(),
     rules: [],
     sysctls: new Map(),
     sockets: new Map(),
