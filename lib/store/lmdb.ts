@@ -9,20 +9,21 @@ import { Journal, type JournalEntry } from './journal'
 import { lockFile, type Unlock } from './lock'
 import { encode, recordKey, splitKey } from './memory'
 import { type Damaged, decode, type RawRecord, type Schemas } from './migrate'
+import { mustBeSound } from './sound'
 
 /*
  * What a write costs was measured (ext4 on a virtual disk, 1.2 KB records): an LMDB commit with its fdatasync 310 us of
  * the caller's time, 550 us through LMDB's own worker; LMDB without sync 16 us, but then a crash of the machine can
- * leave pages that its two meta pages do not describe. So a write is appended to a journal (5 us; survives the death of
+ * leave meta pages that point to pages which were never written. So a write is appended to a journal (5 us; survives the death of
  * the process) and LMDB, always synced, takes over what has gathered there every now and then, last value per record
  * only: a create and its delete cancel out. What must survive the machine too waits for one fdatasync of the journal,
  * shared by all that wait.
  */
 
-/** Milliseconds after the first write until the journal is taken over into LMDB. */
-const CHECKPOINT_AFTER = 1000
 /** Bytes of journal that bring it forward. */
 const CHECKPOINT_AT = 4 << 20
+/** Records per commit: some 3 ms of the event loop. */
+const PORTION = 500
 /** Version of the layout of the files. */
 const FORMAT = 1
 
@@ -30,8 +31,11 @@ export interface LmdbOptions {
   dataDir: string
   schemas?: Schemas
   log?: Logger
+  /** Milliseconds after the first write until the journal is taken over into LMDB; 1000 when absent. */
+  checkpointAfter?: number
 }
 
+type Inverse = () => unknown
 type Changes = Map<string, string | null>
 
 /** Records in one LMDB file, `store.mdb`, and what has not reached it yet in `store.journal.0` or `.1`. */
@@ -41,6 +45,7 @@ export class LmdbStore implements Store {
   readonly #log: Logger
   readonly #unlock: Unlock
   readonly #file: string
+  readonly #checkpointAfter: number
   readonly #root: RootDatabase<string, string>
   readonly #records: Database<string, string>
   readonly #setAside: Database<string, string>
@@ -65,10 +70,11 @@ export class LmdbStore implements Store {
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
-  private constructor(options: LmdbOptions, unlock: Unlock, undo: (() => void)[]) {
+  private constructor(options: LmdbOptions, unlock: Unlock, undo: Inverse[]) {
     this.#schemas = options.schemas ?? {}
     this.#log = options.log ?? SILENT
     this.#unlock = unlock
+    this.#checkpointAfter = options.checkpointAfter ?? 1000
     this.#file = join(options.dataDir, 'store.mdb')
 
     const journals = [0, 1].map(n => {
@@ -77,10 +83,15 @@ export class LmdbStore implements Store {
       return { journal, ...journal.read() }
     })
     const entries = journals.flatMap(({ entries }) => entries).sort((a, b) => a.seq - b.seq)
-    mustNotBeCut(this.#file, Math.max(0, ...entries.map(entry => entry.size ?? 0)))
+    mustBeSound(this.#file, Math.max(0, ...entries.map(entry => entry.size ?? 0)))
 
-    this.#root = open<string, string>({ path: this.#file, encoding: 'string', cache: false })
-    undo.push(() => void this.#root.close())
+    this.#root = open<string, string>({
+      path: this.#file,
+      encoding: 'string',
+      cache: false,
+      overlappingSync: false,
+    })
+    undo.push(() => this.#root.close())
     const sub = (name: string) =>
       this.#root.openDB<string, string>({ name, encoding: 'string', cache: false })
     this.#records = sub('records')
@@ -121,9 +132,9 @@ export class LmdbStore implements Store {
   }
 
   /** Throws ERR_STORE_LOCKED, ERR_STORE_VERSION, ERR_STORE; nothing is changed then. */
-  static open(options: LmdbOptions): LmdbStore {
+  static async open(options: LmdbOptions): Promise<LmdbStore> {
     const { dataDir } = options
-    const undo: (() => void)[] = []
+    const undo: Inverse[] = []
     try {
       mkdirSync(dataDir, { recursive: true, mode: 0o700 })
       const unlock = lockFile(join(dataDir, 'store.lock'))
@@ -132,7 +143,7 @@ export class LmdbStore implements Store {
       syncDirectory(dataDir)
       return store
     } catch (cause) {
-      for (const inverse of undo.reverse()) inverse()
+      for (const inverse of undo.reverse()) await inverse()
       if (isCnmError(cause)) throw cause
       throw new CnmError(
         'ERR_STORE',
@@ -249,7 +260,7 @@ export class LmdbStore implements Store {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       void this.#checkpoint().then(() => this.#schedule())
-    }, CHECKPOINT_AFTER).unref()
+    }, this.#checkpointAfter).unref()
   }
 
   /** Takes the journal over into LMDB. A failure loses nothing: the journal stays, and it is tried again. */
@@ -273,17 +284,20 @@ export class LmdbStore implements Store {
     if (this.#otherSpent) [this.#active, this.#other] = [this.#other, this.#active]
     this.#otherSpent = false
     try {
-      await this.#root.transaction(() => {
-        for (const [key, body] of changes)
-          if (body === null) void this.#records.remove(key)
-          else void this.#records.put(key, frame(body))
+      // what a crash between the portions leaves is put right by the journal, which is read from its beginning then
+      for (const portion of portions([...changes]))
+        await this.#transact(() => {
+          for (const [key, body] of portion)
+            if (body === null) void this.#records.remove(key)
+            else void this.#records.put(key, frame(body))
+        })
+      await this.#transact(() => {
         for (const [key, damaged] of aside)
           if (damaged === null) void this.#setAside.remove(key)
           else void this.#setAside.put(key, frame(JSON.stringify(damaged)))
         void this.#meta.put('format', String(FORMAT))
         void this.#meta.put('applied', String(applied))
       })
-      await this.#root.flushed
       this.#other.clear()
       this.#otherSpent = true
       this.#other.append([{ seq: applied, changes: [], size: statSync(this.#file).size }])
@@ -296,6 +310,15 @@ export class LmdbStore implements Store {
     } finally {
       this.#inFlight = new Map()
     }
+  }
+
+  /**
+   * One synced commit on the calling thread: through LMDB's worker a failed commit ends the process (an exception that
+   * nobody can catch). Lets others run first.
+   */
+  async #transact(body: () => void): Promise<void> {
+    await new Promise(resolve => setImmediate(resolve))
+    this.#root.transactionSync(body)
   }
 
   #keepAside(damaged: Damaged): void {
@@ -318,20 +341,8 @@ export class LmdbStore implements Store {
   }
 }
 
-/** LMDB maps its file; a read beyond the end of a cut one would kill the process (SIGBUS) instead of failing. */
-function mustNotBeCut(path: string, least: number): void {
-  if (least === 0) return
-  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
-  if (size < least)
-    throw new CnmError(
-      'ERR_STORE',
-      `${path} has ${size} bytes where ${least} were written: it has been cut`,
-      {
-        path,
-        size,
-        least,
-      },
-    )
+function* portions<T>(all: T[]): Iterable<T[]> {
+  for (let at = 0; at < all.length; at += PORTION) yield all.slice(at, at + PORTION)
 }
 
 /** New files survive a crash of the machine only when their directory has been synced too. */

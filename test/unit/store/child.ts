@@ -1,14 +1,14 @@
-import { openStore } from '../../../lib/store/open'
+import { LmdbStore } from '../../../lib/store/lmdb'
 
 /**
  * Run as a child: `child.ts DATADIR HOW`. `count` writes records without end and prints the number of each after it was
  * acknowledged; `fill` writes until it is refused, then tells the refusal, frees nothing and reads back what there is;
  * `hold` opens and waits; `try` tells whether it can be opened.
  */
-async function main([dataDir, how]: string[]): Promise<void> {
+async function main([dataDir = '', how]: string[]): Promise<void> {
   const say = (line: object): void => void process.stdout.write(`${JSON.stringify(line)}\n`)
   try {
-    const store = await openStore({ dataDir })
+    const store = await LmdbStore.open({ dataDir, checkpointAfter: 3 })
     const { records } = await store.load()
     say({ opened: process.pid })
     if (how === 'count')
