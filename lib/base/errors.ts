@@ -67,6 +67,10 @@ export const ERRORS = {
   ERR_ADDRESS_OUT_OF_RANGE: { kind: 'invalid', next: 'choose an address inside the pool' },
   ERR_ADDRESS_NOT_OWNED: { kind: 'denied', next: 'only the owner releases an address' },
   ERR_ADDRESS_NOT_ALLOCATED: { kind: 'not-found', next: 'nothing to release' },
+  ERR_IPAM_DRIVER: {
+    kind: 'unavailable',
+    next: 'the IPAM driver answered against its contract; report it to its author',
+  },
   ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or force it' },
   // kernel
   ERR_KERNEL: { kind: 'kernel', next: 'see details.errno and the message of the kernel' },
