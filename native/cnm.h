@@ -61,9 +61,7 @@ void cnm_thread_detach(void);
 /* Enters the namespace `ns`; 0, or the errno and nothing happened. Pair with cnm_leave(previous). */
 int cnm_enter(int ns, int *previous);
 void cnm_leave(int previous);
-/* This thread's home for a thread that is born elsewhere, that is inside a `run`; -1 when it is at home. */
-int cnm_home_if_away(void);
-/* Runs `body` on a new thread that no signal handler of the process interrupts. 0 or errno. */
+/* Runs `body` on a new thread, born at home, that no signal handler of the process interrupts. 0 or errno. */
 int cnm_spawn(void *(*body)(void *), void *argument, unsigned long *thread);
 bool cnm_is_netns(int fd);
 void cnm_register_netns(napi_env env, napi_value exports);

@@ -6,6 +6,7 @@
  */
 #include "cnm.h"
 
+#include <fcntl.h>
 #include <linux/if.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 /* Milliseconds without any answer. The kernel answers from within send(2); slow are only dumps of huge tables. */
@@ -304,16 +304,19 @@ static bool is_sound(const struct step *step) {
 /* False: an exception is pending, and the step has been freed. */
 static bool parse_step(napi_env env, napi_value value, struct step *step) {
   napi_value fd, messages, count;
+  napi_valuetype type;
   const uint8_t *bytes;
   size_t length;
   int number;
   memset(step, 0, sizeof *step);
-  if (napi_get_named_property(env, value, "fd", &fd) != napi_ok ||
-      napi_get_named_property(env, value, "messages", &messages) != napi_ok ||
-      napi_get_named_property(env, value, "count", &count) != napi_ok) {
+  if (napi_typeof(env, value, &type) != napi_ok || type != napi_object) {
     napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "step: object expected");
     return false;
   }
+  if (napi_get_named_property(env, value, "fd", &fd) != napi_ok ||
+      napi_get_named_property(env, value, "messages", &messages) != napi_ok ||
+      napi_get_named_property(env, value, "count", &count) != napi_ok)
+    return false; /* a getter threw */
   if (!cnm_get_int(env, fd, "fd", &step->fd) || !cnm_get_bytes(env, messages, "messages", &bytes, &length) ||
       !cnm_get_int(env, count, "count", &number))
     return false;
@@ -327,7 +330,7 @@ static bool parse_step(napi_env env, napi_value value, struct step *step) {
   step->errors = calloc(step->count + 1, sizeof *step->errors);
   step->texts = calloc(step->count + 1, sizeof *step->texts);
   bool complete = step->messages != NULL && step->errors != NULL && step->texts != NULL;
-  if (complete) memcpy(step->messages, bytes, length); /* JavaScript may change or free its own meanwhile */
+  if (complete && length > 0) memcpy(step->messages, bytes, length); /* JavaScript may change or free its own meanwhile */
   if (complete && is_sound(step)) return true;
   free_step(step);
   cnm_throw(env, complete ? EINVAL : ENOMEM, complete ? "sendmsg" : "malloc");

@@ -54,8 +54,6 @@ void cnm_thread_detach(void) {
   here.home = here.current = -1;
 }
 
-int cnm_home_if_away(void) { return here.current == here.home ? -1 : here.home; }
-
 int cnm_enter(int ns, int *previous) {
   *previous = here.current;
   /* Inside a user namespace one may be allowed in but not back: found out while at home, where it costs nothing. */
@@ -74,14 +72,17 @@ int cnm_spawn(void *(*body)(void *), void *argument, unsigned long *thread) {
   pthread_attr_t attributes;
   sigset_t all, before;
   pthread_t id;
+  bool away = here.current != here.home; /* inside a `run`; and a thread is born where its creator is */
   int error = pthread_attr_init(&attributes);
   if (error != 0) return error;
+  if (away) cnm_leave(here.home);
   pthread_attr_setstacksize(&attributes, STACK_SIZE);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited */
   error = pthread_create(&id, &attributes, body, argument);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
+  if (away) cnm_leave(here.current);
   if (error == 0) *thread = (unsigned long)id;
   return error;
 }

@@ -11,7 +11,6 @@
 
 #include <linux/netlink.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -45,7 +44,6 @@ struct cnm_poller {
   bool running;
   pthread_t thread;
   int epoll, wake;
-  int home; /* where the thread belongs; -1 when it is born there */
 };
 
 static struct subscription *find(struct cnm_poller *poller, uint64_t id) {
@@ -104,7 +102,6 @@ static void serve(struct cnm_poller *poller, uint64_t id) {
 static void *poll_loop(void *argument) {
   struct cnm_poller *poller = argument;
   struct epoll_event events[64];
-  if (poller->home >= 0 && setns(poller->home, CLONE_NEWNET) != 0) abort();
   for (;;) {
     int count = epoll_wait(poller->epoll, events, CNM_COUNT(events), -1);
     bool ends = false;
@@ -133,7 +130,6 @@ static struct cnm_failure start_poller(struct cnm_poller *poller) {
     failure = (struct cnm_failure){errno, "epoll_ctl"};
     goto wake;
   }
-  poller->home = cnm_home_if_away();
   int error = cnm_spawn(poll_loop, poller, &thread);
   if (error != 0) {
     failure = (struct cnm_failure){error, "pthread_create"};
@@ -200,6 +196,15 @@ static void next_turn(struct cnm_poller *poller, uint64_t id) {
   pthread_mutex_unlock(&poller->mutex);
 }
 
+/* What a listener throws becomes an uncaughtException; by itself, Node would only warn of it. */
+static void report_exception(napi_env env) {
+  napi_value exception;
+  bool pending = false;
+  if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
+      napi_get_and_clear_last_exception(env, &exception) == napi_ok)
+    napi_fatal_exception(env, exception);
+}
+
 /* Called with env NULL when the environment is ending. */
 static void deliver(napi_env env, napi_value callback, void *context, void *data) {
   struct cnm_poller *poller = context;
@@ -224,8 +229,9 @@ static void deliver(napi_env env, napi_value callback, void *context, void *data
   else
     napi_get_null(env, &argument);
   free(chunk);
-  if (argument != NULL && napi_get_reference_value(env, subscription->listener, &listener) == napi_ok && listener != NULL)
-    (void)napi_call_function(env, cnm_undefined(env), listener, 1, &argument, &result); /* what it throws is uncaught */
+  if (argument != NULL && napi_get_reference_value(env, subscription->listener, &listener) == napi_ok && listener != NULL &&
+      napi_call_function(env, cnm_undefined(env), listener, 1, &argument, &result) != napi_ok)
+    report_exception(env);
   next_turn(poller, id);
 }
 
