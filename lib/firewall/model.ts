@@ -170,8 +170,8 @@ export class Model {
     return all
   }
 
-  has(set: string, key: string): boolean {
-    return this.counts.get(set)?.has(key) ?? false
+  network(id: string): FirewallNetwork | undefined {
+    return this.held.network.get(id)?.subject as FirewallNetwork | undefined
   }
 }
 

@@ -5,7 +5,7 @@
 import { contains, familyOf, parseCidr, type Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import { checkedCidr, checkedIp, checkedLink, checkedPort, checkedProtocol, checkedTable } from './check'
-import type { FirewallEndpoint, FirewallLink, FirewallNetwork, Mapping } from './contract'
+import type { FirewallEndpoint, FirewallLink, FirewallNetwork, Mapping, Protocol } from './contract'
 import type { Delta, Item, Renderer } from './model'
 
 /**
@@ -81,10 +81,14 @@ export const SETS: { name: string; kind: 'set' | 'map'; type: string; interval?:
 
 const PORT = 'meta l4proto . th dport'
 
+/** By number: names are looked up in /etc/protocols, which a small image has not. */
+const PROTOCOL: Record<Protocol, number> = { tcp: 6, udp: 17, sctp: 132 }
+const NUMBER_OF: Record<string, number> = { ...PROTOCOL, icmp: 1, 'ipv6-icmp': 58 }
+
 const each = (rule: (f: Family, ip: string) => string | string[]): string[] =>
   FAMILIES.flatMap(f => rule(f, `${IP[f]} daddr`))
 
-/** Chains and their rules as `nft list` prints them: what is there is compared with this as text. */
+/** Chains and their rules as `nft list` prints them (but for names of protocols): what is there is compared as text. */
 const CHAINS: { name: string; hook?: string; rules: string[] }[] = [
   {
     name: 'guard',
@@ -157,7 +161,7 @@ const CHAINS: { name: string; hook?: string; rules: string[] }[] = [
   {
     name: 'routed',
     rules: [
-      'meta l4proto { icmp, ipv6-icmp } accept',
+      'meta l4proto { 1, 58 } accept',
       ...each(
         (f, daddr) =>
           `${daddr} . ${PORT} @limited${f}-at ${daddr} . ${PORT} . ${IP[f]} saddr != @allowed${f}-at drop`,
@@ -231,7 +235,7 @@ export const nftRenderer: Renderer = {
     const f = familyOf(mapping.containerIp)
     const { mode, size } = inspect(mapping, network)
     const container = checkedIp(mapping.containerIp, f)
-    const protocol = checkedProtocol(mapping.protocol)
+    const protocol = PROTOCOL[checkedProtocol(mapping.protocol)]
     const items: Item[] = []
     if (size >= INTERVAL_FROM) {
       const span = { from: mapping.containerPort, to: mapping.containerPort + size - 1 }
@@ -268,7 +272,7 @@ export const nftRenderer: Renderer = {
     const pair = `${checkedIp(link.from, f)} . ${checkedIp(link.to, f)}`
     return link.ports.map(({ protocol, port }) => ({
       set: `linked${f}`,
-      key: `${pair} . ${checkedProtocol(protocol)} . ${checkedPort(port)}`,
+      key: `${pair} . ${PROTOCOL[checkedProtocol(protocol)]} . ${checkedPort(port)}`,
     }))
   },
 }
@@ -411,14 +415,18 @@ export function parseListing(text: string): Listing {
         inside
           .join(' ')
           .split(',')
-          .map(part => part.trim())
+          .map(part => numbered(part.trim()))
           .filter(Boolean),
       ),
     )
     inside = undefined
   }
-  return { frame: frame.join('\n'), elements }
+  return { frame: numbered(frame.join('\n')), elements }
 }
+
+/** Names of protocols, if the listing has them, as numbers. */
+const numbered = (text: string): string =>
+  text.replace(/(?<=[ {]|^)(tcp|udp|sctp|icmp|ipv6-icmp)(?=[ ,])/g, name => String(NUMBER_OF[name]))
 
 /** The listing that the state should give. */
 export function expectedListing(name: string, items: Map<string, Item[]>): Listing {

@@ -1,0 +1,121 @@
+/**
+ * The switches in /proc/sys without which no rule helps: forwarding, and (guarded by a rule) the leave for packets from
+ * 127.0.0.0/8 to a bridge, which the host needs to reach published ports through 127.0.0.1.
+ */
+import { familyOf, type Family } from '../base/cidr'
+import { CnmError } from '../base/errors'
+import type { Stack } from '../kernel/kernel'
+import type { FirewallNetwork, FirewallProblem, Mapping } from './contract'
+
+const FORWARDING: Record<Family, string> = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }
+
+const localnetKey = (link: string): string => `net/ipv4/conf/${link}/route_localnet`
+
+export class Forwarding {
+  private readonly families = new Set<Family>()
+  /** Bridges on which route_localnet was set. */
+  private readonly localnet = new Set<string>()
+
+  constructor(
+    private readonly stack: Stack,
+    private readonly allowed: boolean,
+  ) {}
+
+  /** Before a network that talks to the outside: turns forwarding on, or says why it is not. */
+  async need(networks: FirewallNetwork[]): Promise<void> {
+    for (const network of networks) {
+      if (network.internal) continue
+      for (const { family, mode } of network.families)
+        if (mode !== 'isolated' && !this.families.has(family)) {
+          await this.enable(family, network)
+          this.families.add(family)
+        }
+    }
+  }
+
+  private async enable(family: Family, network: FirewallNetwork): Promise<void> {
+    const key = FORWARDING[family]
+    const value = this.stack.sysctl(key)
+    if (value !== '0') return // on already; or the family is not there at all
+    const details = { key, family, networkId: network.id }
+    if (!this.allowed)
+      throw new CnmError(
+        'ERR_FORWARDING',
+        `IPv${family} forwarding is off (${key.replaceAll('/', '.')}=0) and network ${network.id} needs it`,
+        details,
+      )
+    try {
+      if (family === 6) await this.keepRouterAdvertisements()
+      this.stack.setSysctls({ [key]: '1' })
+    } catch (cause) {
+      throw new CnmError(
+        'ERR_FORWARDING',
+        `IPv${family} forwarding is off and ${key.replaceAll('/', '.')} cannot be written: ${(cause as Error).message}`,
+        details,
+        { cause },
+      )
+    }
+  }
+
+  /**
+   * A host that forwards IPv6 stops listening to router advertisements where accept_ra is 1, and so loses its own default
+   * route (Linux, Documentation/networking/ip-sysctl). 2 means: listen all the same.
+   */
+  private async keepRouterAdvertisements(): Promise<void> {
+    for (const { name, kind, loopback } of await this.stack.links()) {
+      if (loopback || kind === 'bridge') continue
+      const key = `net/ipv6/conf/${name}/accept_ra`
+      if (this.stack.sysctl(key) === '1') this.stack.setSysctls({ [key]: '2' })
+    }
+  }
+
+  /** After mappings were added: those that 127.0.0.1 of the host is to reach. */
+  allowLocal(mappings: Mapping[], linkOf: (networkId: string) => FirewallNetwork | undefined): void {
+    for (const { hostIp, networkId } of mappings) {
+      if (familyOf(hostIp) !== 4 || (hostIp !== '0.0.0.0' && !hostIp.startsWith('127.'))) continue
+      const network = linkOf(networkId)
+      if (!network || this.localnet.has(network.link)) continue
+      if (network.families.find(family => family.family === 4)?.mode === 'routed') continue
+      const key = localnetKey(network.link)
+      if (this.stack.sysctl(key) === undefined) continue // the bridge is not there (yet, or any more)
+      this.stack.setSysctls({ [key]: '1' })
+      this.localnet.add(network.link)
+    }
+  }
+
+  forget(networks: FirewallNetwork[]): void {
+    for (const { link } of networks) this.localnet.delete(link)
+  }
+
+  check(): FirewallProblem[] {
+    const problems: FirewallProblem[] = []
+    for (const family of this.families)
+      if (this.stack.sysctl(FORWARDING[family]) === '0')
+        problems.push(off(family, FORWARDING[family], `IPv${family} forwarding was turned off`))
+    for (const link of this.localnet)
+      if (this.stack.sysctl(localnetKey(link)) === '0')
+        problems.push(
+          off(
+            4,
+            localnetKey(link),
+            `published ports cannot be reached through 127.0.0.1: ${link} refuses it`,
+          ),
+        )
+    return problems
+  }
+
+  repair(): FirewallProblem[] {
+    const problems = this.check()
+    for (const { details } of problems)
+      if (this.allowed || details.key !== FORWARDING[details.family as Family])
+        this.stack.setSysctls({ [details.key as string]: '1' })
+    return problems
+  }
+}
+
+const off = (family: Family, key: string, message: string): FirewallProblem => ({
+  kind: 'forwarding-off',
+  message,
+  remedy: `sysctl -w ${key.replaceAll('/', '.')}=1`,
+  details: { key, family },
+})

@@ -1,0 +1,84 @@
+import { CnmError, isCnmError } from '../base/errors'
+import { type Logger, SILENT } from '../base/log'
+import type { Stack } from '../kernel/kernel'
+import { checkedTable } from './check'
+import type { Firewall } from './contract'
+import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
+import { NftablesFirewall } from './nftables'
+import { NoFirewall } from './none'
+import { renderRemoval } from './render-nft'
+
+export type Backend = Firewall['backend']
+
+export interface FirewallOptions {
+  /** `auto`: nftables if this process and the kernel can, else iptables if its programs are there. */
+  backend: Backend | 'auto'
+  /** Of the nftables table; several controllers on one host have several names. Default `libcnm`. */
+  name?: string
+  /** The stack of the host. */
+  stack: Stack
+  /** May IP forwarding be turned on when a network needs it? Default: yes. */
+  ipForward?: boolean
+  /** First part of the names of the iptables chains. Default `DOCKER`: tools that know Docker's chains find them. */
+  chainPrefix?: string
+  log?: Logger
+}
+
+/** Chooses the backend and makes the firewall of a host; `start` puts it to work. Throws ERR_FIREWALL_UNAVAILABLE. */
+export function openFirewall(options: FirewallOptions): Firewall {
+  const { backend, name = 'libcnm', stack, ipForward = true, chainPrefix = 'DOCKER', log = SILENT } = options
+  checkedTable(name)
+  const parts = { name, stack, ipForward, chainPrefix, log }
+  switch (backend) {
+    case 'none':
+      return new NoFirewall()
+    case 'nftables': {
+      const problem = nftablesProblem(stack)
+      if (problem) throw problem
+      return new NftablesFirewall(parts)
+    }
+    case 'iptables': {
+      const problem = iptablesProblem(stack)
+      if (problem) throw problem
+      return new IptablesFirewall(parts)
+    }
+    case 'auto': {
+      const first = nftablesProblem(stack)
+      if (!first) return new NftablesFirewall(parts)
+      const second = iptablesProblem(stack)
+      if (!second) {
+        log.info('firewall: iptables, because nftables cannot be used', { reason: first.message })
+        return new IptablesFirewall(parts)
+      }
+      throw new CnmError(
+        'ERR_FIREWALL_UNAVAILABLE',
+        `no firewall can be used here. nftables: ${first.message}. iptables: ${second.message}`,
+        { nftables: first.message, iptables: second.message },
+        { cause: first },
+      )
+    }
+  }
+}
+
+/** Why nftables cannot be used in this namespace; undefined if it can. */
+export function nftablesProblem(stack: Stack): CnmError | undefined {
+  try {
+    stack.nft('list tables inet')
+    return undefined
+  } catch (error) {
+    if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_PRIVILEGE')) return error
+    return new CnmError(
+      'ERR_FIREWALL_UNAVAILABLE',
+      `the kernel does not take nftables commands (${(error as Error).message}); it needs the module nf_tables`,
+      {},
+      { cause: error },
+    )
+  }
+}
+
+/** Takes away what another backend made in an earlier run: when the recorded backend is not the one that starts now. */
+export async function removeFirewall(backend: Backend, options: Omit<FirewallOptions, 'backend'>): Promise<void> {
+  const { name = 'libcnm', stack, chainPrefix = 'DOCKER' } = options
+  if (backend === 'nftables' && !nftablesProblem(stack)) stack.nft(renderRemoval(name))
+  if (backend === 'iptables' && !iptablesProblem(stack)) await removeIptables(stack, chainPrefix)
+}
