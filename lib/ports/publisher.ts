@@ -531,8 +531,9 @@ export class Publisher implements PortPublisher {
     try {
       this.#stack.closeFd(this.#stack.openSocket({ type: 'udp', address: '::1', port: 0 }))
       return true
-    } catch {
-      return false
+    } catch (error) {
+      if (NO_FAMILY.has(errnoOf(error))) return false
+      throw error
     }
   }
 
@@ -569,6 +570,9 @@ interface HoldOptions {
 const RESTORE: HoldOptions = { replacing: [], before: [], nameHolder: true }
 
 const NOWHERE: ProxyTarget = { containerIp: '127.0.0.1', containerPort: 1, allowFrom: [] }
+
+/** errno of a host without IPv6: not in the kernel, or switched off (`disable_ipv6`). */
+const NO_FAMILY = new Set(['EAFNOSUPPORT', 'EADDRNOTAVAIL'])
 
 /** errno of a kernel that cannot do SCTP. */
 const NO_PROTOCOL = new Set(['EPROTONOSUPPORT', 'ESOCKTNOSUPPORT', 'EPROTOTYPE', 'ENOPROTOOPT'])
