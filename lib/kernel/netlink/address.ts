@@ -89,7 +89,7 @@ export function encodeAddress(w: Writer, change: AddressChange, resolve: Resolve
     w,
     six ? AF_INET6 : AF_INET,
     lengthOf(change.address),
-    flags & 0xff,
+    flags > 0xff ? 0 : flags,
     scope,
     resolve.link(change.link),
   )

@@ -144,6 +144,7 @@ export const FR_ACT_TO_TBL = 1
 export const NDA_DST = 1
 export const NDA_LLADDR = 2
 export const NDA_VLAN = 5
+export const NUD_REACHABLE = 0x02
 export const NUD_NOARP = 0x40
 export const NUD_PERMANENT = 0x80
 export const NTF_SELF = 0x02
@@ -153,6 +154,8 @@ export const NTF_MASTER = 0x04
 export const TC_H_ROOT = 0xffffffff
 export const TC_H_INGRESS = 0xfffffff1
 export const INGRESS_HANDLE = 0xffff0000
+/** TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS): what enters, to the ingress as to the clsact discipline. */
+export const INGRESS_PARENT = 0xfffffff2
 export const TCA_KIND = 1
 export const TCA_OPTIONS = 2
 export const TCA_TBF_PARMS = 1

@@ -167,7 +167,7 @@ function encodePeer(w: Writer, peer: Extract<LinkSpec, { kind: 'veth' }>['peer']
 export function encodeAlias(w: Writer, link: LinkRef, alias: string): void {
   w.request(RTM_NEWLINK)
   reference(w, link)
-  w.attrText(IFLA_IFALIAS, alias)
+  w.attrBytes(IFLA_IFALIAS, Buffer.from(alias))
   w.end()
 }
 
@@ -200,7 +200,7 @@ export function encodeSetLink(w: Writer, change: Of<'setLink'>, resolve: Resolve
   if (change.mtu !== undefined) w.attr32(IFLA_MTU, change.mtu)
   if (change.master !== undefined)
     w.attr32(IFLA_MASTER, change.master === null ? 0 : resolve.link(change.master))
-  if (change.alias !== undefined) w.attrText(IFLA_IFALIAS, change.alias)
+  if (change.alias !== undefined) w.attrBytes(IFLA_IFALIAS, Buffer.from(change.alias)) // empty: removed
   if (change.netns) w.attr32(IFLA_NET_NS_FD, resolve.netns(change.netns))
   w.end()
 }

@@ -14,6 +14,7 @@ import {
   NTF_SELF,
   NUD_NOARP,
   NUD_PERMANENT,
+  NUD_REACHABLE,
   RTM_DELNEIGH,
   RTM_GETNEIGH,
   RTM_NEWNEIGH,
@@ -51,8 +52,8 @@ const isGroup = (mac: string): boolean =>
 
 /**
  * A forwarding database entry. A tunnel's group addresses may have several remote ends, so those are appended (the kernel
- * takes the same one twice as one); everything else replaces what was there. In a bridge the entry is static (NUD_NOARP):
- * a permanent one would mean that the bridge itself has the address.
+ * takes the same one twice as one); everything else replaces what was there. In a bridge the entry is static
+ * (NUD_NOARP): a permanent one would mean that the bridge itself has the address.
  */
 export function encodeFdb(w: Writer, change: FdbChange, resolve: Resolver): void {
   const set = change.op === 'setFdb'
@@ -66,7 +67,7 @@ export function encodeFdb(w: Writer, change: FdbChange, resolve: Resolver): void
     w,
     AF_BRIDGE,
     resolve.link(change.link),
-    self ? NUD_PERMANENT : NUD_NOARP,
+    self ? NUD_PERMANENT | NUD_NOARP : NUD_REACHABLE | NUD_NOARP,
     self ? NTF_SELF : NTF_MASTER,
   )
   w.attrMac(NDA_LLADDR, change.mac)

@@ -2,6 +2,7 @@ import type { Change } from '../kernel'
 import {
   ETH_P_ALL,
   INGRESS_HANDLE,
+  INGRESS_PARENT,
   NLM_F_CREATE,
   NLM_F_REPLACE,
   RTM_DELQDISC,
@@ -122,7 +123,7 @@ const PRIORITY = 1
  */
 export function encodeMirrorFilter(w: Writer, link: number, target: number): void {
   w.request(RTM_NEWTFILTER, NLM_F_CREATE)
-  tcmsg(w, link, FIRST_NODE, INGRESS_HANDLE, PRIORITY * 0x10000 + networkOrder16(ETH_P_ALL))
+  tcmsg(w, link, FIRST_NODE, INGRESS_PARENT, PRIORITY * 0x10000 + networkOrder16(ETH_P_ALL))
   w.attrText(TCA_KIND, 'u32')
   const options = w.open(TCA_OPTIONS)
   const selector = w.open(TCA_U32_SEL) // struct tc_u32_sel with one struct tc_u32_key, which matches anything

@@ -41,7 +41,7 @@ export function encodeRule(w: Writer, add: boolean, rule: Rule): void {
     rule.destination === undefined ? 0 : lengthOf(rule.destination),
     rule.source === undefined ? 0 : lengthOf(rule.source),
     rule.table < 256 ? rule.table : 0,
-    FR_ACT_TO_TBL,
+    add ? FR_ACT_TO_TBL : 0,
   )
   w.attr32(FRA_PRIORITY, rule.priority)
   if (rule.source !== undefined) w.attrBytes(FRA_SRC, ipBytes(addressOf(rule.source)))
