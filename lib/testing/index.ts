@@ -1,5 +1,13 @@
 /** libcnm/testing: a model of Linux and what is needed to test drivers, allocators and programs against it. */
 export {
+  anonymous,
+  type FaultSweepOptions,
+  type FaultSweepResult,
+  faultSweep,
+  type Scene,
+  type SweptOperation,
+} from './fault-sweep'
+export {
   type Hardware,
   type KernelCall,
   MockKernel,
