@@ -110,6 +110,10 @@ export const ERRORS = {
   },
   // names
   ERR_NAMES: { kind: 'unavailable', next: 'see the cause; the resolver of the sandbox could not start' },
+  ERR_FILES: {
+    kind: 'unavailable',
+    next: 'see the cause; the files of the sandbox could not be written',
+  },
   // store
   ERR_STORE_LOCKED: {
     kind: 'conflict',
