@@ -4,8 +4,8 @@ import type { Binding, ExchangeResult } from './binding'
 import { changeError, systemError } from './errors'
 import type { Change, Stack, Step } from './kernel'
 import { Names } from './names'
-import { encodeChange, isDone } from './netlink/changes'
-import { decodeLinkIndex, encodeAlias, encodeGetLink } from './netlink/link'
+import { completions, encodeChange, isDone } from './netlink/changes'
+import { decodeLinkIndex, encodeCompletion, encodeGetLink } from './netlink/link'
 import { Messages, Writer } from './netlink/message'
 import type { LinuxStack } from './stack'
 import { takeTurn } from './turns'
@@ -124,12 +124,15 @@ class Transaction {
       while (owners.length < writer.count) owners.push(i)
     }
     if (writer.count > 0) outgoing.push(this.outgoing(ours(stack).routeSocket, step, owners))
-    for (const [i, change] of changes.entries())
-      if (change.op === 'addLink' && change.link.netns && change.link.alias !== undefined) {
+    for (const [i, change] of changes.entries()) {
+      if (change.op !== 'addLink') continue
+      for (const { netns, completion } of completions(change.link)) {
+        if (!netns) continue
         writer.clear()
-        encodeAlias(writer, change.link.name, change.link.alias)
-        outgoing.push(this.outgoing(this.hold(ours(change.link.netns)).routeSocket, step, [i]))
+        encodeCompletion(writer, completion)
+        outgoing.push(this.outgoing(this.hold(ours(netns)).routeSocket, step, [i]))
       }
+    }
     return this.unsendable !== undefined
   }
 

@@ -1,7 +1,14 @@
 import { constants } from 'node:os'
-import type { Change } from '../kernel'
+import type { Change, LinkSpec, Stack } from '../kernel'
 import { encodeAddress } from './address'
-import { encodeAddLink, encodeAlias, encodeRemoveLink, encodeSetLink, encodeSetPort } from './link'
+import {
+  type Completion,
+  encodeAddLink,
+  encodeCompletion,
+  encodeRemoveLink,
+  encodeSetLink,
+  encodeSetPort,
+} from './link'
 import type { Writer } from './message'
 import { encodeFdb, encodeNeighbour } from './neighbour'
 import { encodeIngress, encodeMirrorFilter, encodeShaper } from './qdisc'
@@ -10,15 +17,15 @@ import { encodeRoute } from './route'
 import { encodeRule } from './rule'
 
 /**
- * One change → one message, or two where the kernel takes no less. The alias of a link that is born in another namespace
- * is not among them: that message belongs there.
+ * One change → one message, or more where the kernel takes no less. What completes a link that was born in another
+ * namespace is not among them: that message belongs there (see {@link completions}).
  */
 export function encodeChange(w: Writer, change: Change, resolve: Resolver): void {
   switch (change.op) {
     case 'addLink':
       encodeAddLink(w, change.link, resolve)
-      if (change.link.alias !== undefined && !change.link.netns)
-        encodeAlias(w, change.link.name, change.link.alias)
+      for (const { netns, completion } of completions(change.link))
+        if (!netns) encodeCompletion(w, completion)
       break
     case 'removeLink':
       encodeRemoveLink(w, change.link)
@@ -59,6 +66,16 @@ export function encodeChange(w: Writer, change: Change, resolve: Resolver): void
         encodeMirrorFilter(w, resolve.link(change.link), resolve.link(change.target))
       break
   }
+}
+
+/** What must be said once the link is there: its alias; that the veth's peer is up. By namespace, when it is not the same. */
+export function completions(link: LinkSpec): { netns: Stack | undefined; completion: Completion }[] {
+  const list: { netns: Stack | undefined; completion: Completion }[] = []
+  if (link.alias !== undefined)
+    list.push({ netns: link.netns, completion: { name: link.name, alias: link.alias } })
+  if (link.kind === 'veth' && link.peer.up)
+    list.push({ netns: link.peer.netns, completion: { name: link.peer.name, up: true } })
+  return list
 }
 
 const { ENOENT, ENODEV, EINVAL } = constants.errno

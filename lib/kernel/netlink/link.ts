@@ -95,7 +95,7 @@ function reference(w: Writer, ref: LinkRef, flags = 0, change = 0): void {
 
 const flag = (value: boolean): number => (value ? 1 : 0)
 
-/** `ip link add`, with everything that it can be given at birth; the alias needs a message of its own. */
+/** `ip link add`, with everything that it can be given at birth; for the rest see {@link Completion}. */
 export function encodeAddLink(w: Writer, link: LinkSpec, resolve: Resolver): void {
   const up = link.up ? IFF_UP : 0
   w.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
@@ -151,11 +151,10 @@ function encodeKind(w: Writer, link: LinkSpec, resolve: Resolver): void {
   w.close(data)
 }
 
-/** The peer is a whole link message of its own, inside. */
+/** The peer is a whole link message of its own, inside. It cannot be up before it has been tied to the other end. */
 function encodePeer(w: Writer, peer: Extract<LinkSpec, { kind: 'veth' }>['peer'], resolve: Resolver): void {
-  const up = peer.up ? IFF_UP : 0
   const nested = w.open(VETH_INFO_PEER)
-  ifinfo(w, 0, resolve.born(peer, peer.netns), up, up)
+  ifinfo(w, 0, resolve.born(peer, peer.netns), 0, 0)
   w.attrText(IFLA_IFNAME, peer.name)
   if (peer.mac !== undefined) w.attrMac(IFLA_ADDRESS, peer.mac)
   if (peer.mtu !== undefined) w.attr32(IFLA_MTU, peer.mtu)
@@ -163,11 +162,18 @@ function encodePeer(w: Writer, peer: Extract<LinkSpec, { kind: 'veth' }>['peer']
   w.close(nested)
 }
 
-/** To be sent to the namespace in which the link is. */
-export function encodeAlias(w: Writer, link: LinkRef, alias: string): void {
+/** What a new link cannot be given at birth; to be sent to the namespace in which it is. */
+export interface Completion {
+  name: string
+  up?: boolean
+  alias?: string
+}
+
+export function encodeCompletion(w: Writer, { name, up, alias }: Completion): void {
+  const flags = up ? IFF_UP : 0
   w.request(RTM_NEWLINK)
-  reference(w, link)
-  w.attrBytes(IFLA_IFALIAS, Buffer.from(alias))
+  reference(w, name, flags, flags)
+  if (alias !== undefined) w.attrBytes(IFLA_IFALIAS, Buffer.from(alias))
   w.end()
 }
 

@@ -1,4 +1,4 @@
-import type { Change, Stack } from '../../../lib/kernel/kernel'
+import type { Change, RouteSpec, Stack } from '../../../lib/kernel/kernel'
 import { encodeChange } from '../../../lib/kernel/netlink/changes'
 import { encodeGetLink } from '../../../lib/kernel/netlink/link'
 import { Messages, Writer } from '../../../lib/kernel/netlink/message'
@@ -21,7 +21,7 @@ function encode(change: Change): Buffer {
   return writer.take()
 }
 
-const route = (route: Extract<Change, { op: 'addRoute' }>['route']): Change => ({ op: 'addRoute', route })
+const route = (route: RouteSpec): Change => ({ op: 'addRoute', route })
 const va = 'va'
 const mac = '02:42:00:00:00:bb'
 
@@ -307,7 +307,7 @@ describe('namespaces', () => {
       '  18: ',
       '    1: veth',
       '    2: ',
-      `      1: ${'00'.repeat(4)}070000000100000001000000`,
+      `      1: ${'00'.repeat(4)}07000000${'00'.repeat(8)}`,
       '        3: eth0',
       '        28: 22000000',
       '  28: 21000000',
@@ -317,6 +317,14 @@ describe('namespaces', () => {
   test('a link is moved', () => {
     const lines = tree(encode({ op: 'setLink', link: 'va', netns }))
     expect(lines).toEqual([`16 flags 5 ${'00'.repeat(16)}`, '  3: va', '  28: 21000000'])
+  })
+
+  test('a veth peer cannot be up before the pair is tied, so that is a second message', () => {
+    const link = { kind: 'veth', name: 'va', up: true, peer: { name: 'vb', up: true } } as const
+    const lines = tree(encode({ op: 'addLink', link }))
+    expect(lines[0]).toBe(`16 flags 605 ${'00'.repeat(8)}0100000001000000`)
+    expect(lines).toContain(`      1: ${'00'.repeat(16)}`)
+    expect(lines.slice(-2)).toEqual([`16 flags 5 ${'00'.repeat(8)}0100000001000000`, '  3: vb'])
   })
 
   test('an alias is a second message, except for a link that is not born here', () => {
