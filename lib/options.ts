@@ -24,10 +24,18 @@ const objectName = networkName
 const containerId = () =>
   z
     .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/, 'must start with a letter or digit, then letters, digits, "_", "." or "-"')
+    .regex(
+      /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/,
+      'must start with a letter or digit, then letters, digits, "_", "." or "-"',
+    )
 
 export const dnsName = () =>
-  z.string().regex(/^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/, 'must be labels of 1-63 letters, digits, "-" or "_", separated by dots')
+  z
+    .string()
+    .regex(
+      /^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/,
+      'must be labels of 1-63 letters, digits, "-" or "_", separated by dots',
+    )
 
 const labels = () => z.record(z.string().min(1), z.string()).default({})
 const driverOptions = () => z.record(z.string(), z.unknown()).default({})
@@ -44,7 +52,10 @@ const IpamConfig = z.strictObject({
 export const NetworkOptions = z
   .strictObject({
     name: networkName(),
-    id: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits').optional(),
+    id: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits')
+      .optional(),
     driver: z.string().min(1).default('bridge'),
     ipv4: z.boolean().optional().describe('default true'),
     ipv6: z.boolean().optional().describe('default: true when an IPv6 subnet is configured'),
@@ -96,11 +107,15 @@ export const NetworkUpdate = z.strictObject({
 })
 export type NetworkUpdate = z.output<typeof NetworkUpdate>
 
-const rate = () => z.number().int().min(1000).nullable().optional().describe('bits per second; null: no limit')
+const rate = () =>
+  z.number().int().min(1000).nullable().optional().describe('bits per second; null: no limit')
 
 export const EndpointOptions = z.strictObject({
   name: objectName(),
-  id: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits').optional(),
+  id: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits')
+    .optional(),
   aliases: z.array(dnsName()).default([]),
   ipv4: ipv4().optional(),
   ipv6: ipv6().optional(),
@@ -126,11 +141,21 @@ export type EndpointInput = z.input<typeof EndpointOptions>
 export const JoinOptions = z
   .strictObject({
     /** The endpoint of highest priority is the sandbox's gateway. */
-    priority: z.number().int().min(-(2 ** 31)).max(2 ** 31 - 1).default(0),
-    interfaceName: linkName().optional().describe('default: the prefix of the network and the lowest free number'),
+    priority: z
+      .number()
+      .int()
+      .min(-(2 ** 31))
+      .max(2 ** 31 - 1)
+      .default(0),
+    interfaceName: linkName()
+      .optional()
+      .describe('default: the prefix of the network and the lowest free number'),
     /** `net.ipv4.conf.IFNAME.rp_filter` → value; IFNAME stands for the interface. */
     sysctls: z
-      .record(z.string().regex(/^net\.[a-z0-9_]+\.[a-z0-9_]+\.IFNAME\.[a-z0-9_]+$/, 'must be net.X.Y.IFNAME.Z'), z.string().regex(/^[^\n]*$/))
+      .record(
+        z.string().regex(/^net\.[a-z0-9_]+\.[a-z0-9_]+\.IFNAME\.[a-z0-9_]+$/, 'must be net.X.Y.IFNAME.Z'),
+        z.string().regex(/^[^\n]*$/),
+      )
       .default({}),
     /** Routes beside that of the subnet and the default. */
     routes: z
@@ -164,12 +189,18 @@ export const SandboxOptions = z.strictObject({
   dns: z
     .strictObject({
       servers: z.array(ip()).default([]),
-      search: z.array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."')).default([]),
-      options: z.array(z.string().regex(/^[a-z0-9:_-]{1,64}$/i, 'must be an option of resolv.conf(5)')).default([]),
+      search: z
+        .array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."'))
+        .default([]),
+      options: z
+        .array(z.string().regex(/^[a-z0-9:_-]{1,64}$/i, 'must be an option of resolv.conf(5)'))
+        .default([]),
     })
     .prefault({}),
   /** `name:ip`; the address may be `host-gateway`. */
-  extraHosts: z.array(z.string().regex(/^[^:\s]+[:=](host-gateway|[0-9a-fA-F:.[\]]+)$/, 'must be NAME:ADDRESS')).default([]),
+  extraHosts: z
+    .array(z.string().regex(/^[^:\s]+[:=](host-gateway|[0-9a-fA-F:.[\]]+)$/, 'must be NAME:ADDRESS'))
+    .default([]),
   labels: labels(),
   /** Keep /etc/hosts, resolv.conf and hostname files for the container. */
   files: z.boolean().default(true),
@@ -180,7 +211,8 @@ export type SandboxOptions = z.output<typeof SandboxOptions>
 export type SandboxInput = z.input<typeof SandboxOptions>
 
 const addressPool = z.strictObject({ base: cidr(), size: z.number().int().min(0).max(128) })
-const instance = <T>(what: string) => z.custom<T>(value => typeof value === 'object' && value !== null, `must be ${what}`)
+const instance = <T>(what: string) =>
+  z.custom<T>(value => typeof value === 'object' && value !== null, `must be ${what}`)
 
 export const ControllerOptions = z
   .strictObject({

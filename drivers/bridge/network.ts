@@ -48,6 +48,7 @@ export async function createNetwork(
   spec: Spec,
   host: HostView,
   others: Others,
+  usualMtu?: number,
 ): Promise<{ state: NetworkState; plan: Plan }> {
   validate(spec, others)
   const link = spec.options.name ?? `br-${spec.id.slice(0, 12)}`
@@ -62,7 +63,7 @@ export async function createNetwork(
         kind: existing.kind,
       },
     )
-  const mtu = spec.options.mtu ?? (existing ? existing.mtu : await defaultMtu(host))
+  const mtu = spec.options.mtu ?? (existing ? existing.mtu : (usualMtu ?? (await defaultMtu(host))))
   const gateways = spec.pools.filter(pool => pool.gateway && bearsAddress(spec, pool))
   const plan = existing
     ? await adoptBridge(spec, existing, gateways, host)

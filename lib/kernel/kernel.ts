@@ -8,6 +8,8 @@
 import type { Family } from '../base/cidr'
 
 export interface Kernel {
+  /** True for a model of Linux: its sockets carry nothing, so no server can live on them. */
+  readonly simulated?: boolean
   /** Opens the namespace bound to (or found at) `path`; the process's own when absent. Throws ERR_NETNS_NOT_FOUND. */
   open(path?: string): Promise<Stack>
   /** Makes a new namespace, binds it to `path` (parents are made), sets `lo` up. Throws ERR_NETNS_EXISTS, ERR_PRIVILEGE. */

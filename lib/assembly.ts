@@ -1,0 +1,184 @@
+/** The only place where the parts are put together. */
+import { join } from 'node:path'
+import { CnmError } from './base/errors'
+import { Locks } from './base/locks'
+import { SILENT } from './base/log'
+import { atomically } from './base/undo'
+import { machineId } from './core/boot'
+import type { Context } from './core/context'
+import { Events } from './core/events'
+import { Reaper } from './core/reaper'
+import { schemas } from './core/schemas'
+import { openFiles } from './dns/files'
+import { Warm } from './core/warm'
+import type { ResolverOptions, SandboxResolver } from './dns/contract'
+import { openNames, openResolver } from './dns/resolver'
+import type { Driver } from './driver/contract'
+import { Registry } from './driver/registry'
+import { openFirewall, removeFirewall } from './firewall/select'
+import type { Firewall } from './firewall/contract'
+import type { IpamDriver } from './ipam/contract'
+import { DefaultIpamDriver } from './ipam/default'
+import type { Kernel, Stack } from './kernel/kernel'
+import { LinuxKernel } from './kernel/linux'
+import type { ControllerOptions } from './options'
+import { InertProxy } from './ports/inert-proxy'
+import { Publisher } from './ports/publisher'
+import type { StoredRecord } from './store/contract'
+import { openStore } from './store/open'
+import { bridge } from '../drivers/bridge'
+import { host as hostDriver } from '../drivers/host'
+import { nullDriver } from '../drivers/null'
+import { NullIpamDriver } from '../drivers/ipam/null'
+
+export interface Assembled {
+  context: Context
+  /** What the store held. */
+  records: StoredRecord[]
+  damaged: { kind: string; id: string; reason: string }[]
+  /** Lets go of everything, in the opposite order. */
+  close(): Promise<void>
+}
+
+/** Opens every part; if one cannot be had, those before it are closed again. */
+export function assemble(settings: ControllerOptions): Promise<Assembled> {
+  return atomically(async undo => {
+    const log = settings.log ?? SILENT
+    const kernel: Kernel = settings.kernel ?? new LinuxKernel()
+    const runDir = settings.runDir ?? join('/run', settings.name)
+    const host = await kernel.open(settings.host)
+    undo.push('close the host', () => host.close())
+    const store = await openStore({ dataDir: settings.dataDir, schemas, log })
+    undo.push('close the store', () => store.close())
+    const { records, damaged } = await store.load()
+
+    const firewall = await chooseFirewall(settings, kernel, host, records)
+    undo.push('stop the firewall', () => firewall.stop())
+    await firewall.start()
+    const publisher = new Publisher({
+      stack: host,
+      backend: firewall.backend,
+      userlandProxy: settings.userlandProxy,
+      log,
+      proxy: kernel.simulated ? new InertProxy() : undefined,
+    })
+    undo.push('close the ports', () => publisher.close())
+
+    const events = new Events()
+    const reaper = new Reaper((message, error) => events.emit({ type: 'problem', message, error }))
+    const warm = new Warm(kernel, join(runDir, 'warm'), settings.warmSandboxes)
+    undo.push('close the warm sandboxes', () => warm.close())
+    if (settings.warmSandboxes) await warm.start()
+
+    const context: Context = {
+      name: settings.name,
+      settings,
+      runDir,
+      kernel,
+      host,
+      store,
+      firewall,
+      publisher,
+      events,
+      reaper,
+      warm,
+      log,
+      locks: new Locks(),
+      names: openNames(),
+      openResolver: kernel.simulated ? openInertResolver : openResolver,
+      openFiles,
+      drivers: driversOf(settings),
+      ipam: ipamOf(settings),
+    }
+    return {
+      context,
+      records,
+      damaged,
+      async close() {
+        await reaper.settle()
+        await warm.close()
+        for (const driver of context.drivers.values()) await driver.close?.()
+        await publisher.close()
+        await firewall.stop()
+        await store.close()
+        events.clear()
+        host.close()
+      },
+    }
+  })
+}
+
+/** On a model of Linux a server has nothing to listen on: names are answered by `resolveName` only. */
+async function openInertResolver(options: ResolverOptions): Promise<SandboxResolver> {
+  return {
+    update() {},
+    statistics: () => ({
+      queries: 0,
+      tcpQueries: 0,
+      local: 0,
+      cached: 0,
+      forwarded: 0,
+      failed: 0,
+      refused: 0,
+      malformed: 0,
+      truncated: 0,
+      inFlight: 0,
+      cacheEntries: 0,
+      upstreams: options.view.upstreams.map(({ address, port = 53, from }) => ({
+        address,
+        port,
+        from,
+        asked: 0,
+        answered: 0,
+        failed: 0,
+        roundTrip: undefined,
+        down: false,
+      })),
+    }),
+    async close() {},
+  }
+}
+
+/** The backend asked for; what another one left in an earlier run is cleared away. */
+async function chooseFirewall(
+  settings: ControllerOptions,
+  kernel: Kernel,
+  stack: Stack,
+  records: StoredRecord[],
+): Promise<Firewall> {
+  const { name, ipForward, log } = settings
+  const backend = settings.firewall === 'auto' && kernel.simulated ? 'none' : settings.firewall
+  const firewall = openFirewall({ backend, name, stack, ipForward, log })
+  const before = (
+    records.find(({ kind }) => kind === 'meta')?.value as { firewall?: Firewall['backend'] } | undefined
+  )?.firewall
+  if (before && before !== firewall.backend) await removeFirewall(before, { name, stack, ipForward, log })
+  return firewall
+}
+
+function driversOf(settings: ControllerOptions): Registry<Driver> {
+  const drivers = new Registry<Driver>('network driver')
+  for (const driver of [bridge({ mtu: settings.mtu }), hostDriver(), nullDriver()])
+    drivers.register(driver as Driver, true)
+  for (const driver of settings.drivers) drivers.register(driver)
+  return drivers
+}
+
+function ipamOf(settings: ControllerOptions): Registry<IpamDriver> {
+  const registry = new Registry<IpamDriver>('IPAM driver')
+  const local = settings.addressPools
+  registry.register(
+    new DefaultIpamDriver({ localPools: local, hostId: settings.hostId ?? machineId() }),
+    true,
+  )
+  registry.register(new NullIpamDriver(), true)
+  for (const driver of settings.ipamDrivers) registry.register(driver)
+  return registry
+}
+
+/** A driver handed in from outside must at least look like one. */
+export function checkDriver(driver: Driver): void {
+  for (const method of ['createNetwork', 'deleteNetwork', 'join', 'leave'] as const)
+    if (typeof driver?.[method] !== 'function')
+      throw new CnmError('ERR_INVALID_OPTION', `driver: must have a method ${method}`, { method })
+}

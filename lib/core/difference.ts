@@ -1,0 +1,38 @@
+import type { Change } from '../kernel/kernel'
+
+/** One way in which the system is not as it should be. */
+export interface Difference {
+  /** What is concerned. */
+  kind:
+    | 'link'
+    | 'address'
+    | 'route'
+    | 'port'
+    | 'sysctl'
+    | 'netns'
+    | 'firewall'
+    | 'file'
+    | 'resolver'
+    | 'stray'
+  problem: 'missing' | 'wrong' | 'unwanted'
+  /** In words. */
+  message: string
+  networkId?: string
+  endpointId?: string
+  sandboxId?: string
+  /** What would put it right. */
+  fix: Fix
+}
+
+export type Fix =
+  /** Changes to the host's stack or to the sandbox's. */
+  | { by: 'changes'; where: 'host' | 'sandbox'; changes: Change[] }
+  | { by: 'sysctls'; where: 'host' | 'sandbox'; sysctls: Record<string, string> }
+  /** The endpoint is attached afresh. */
+  | { by: 'reattach' }
+  | { by: 'rebuild-network' }
+  | { by: 'firewall' }
+  | { by: 'files' }
+  | { by: 'resolver' }
+  /** The namespace is gone: the sandbox can only be deleted. */
+  | { by: 'delete-sandbox' }

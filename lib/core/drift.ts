@@ -1,0 +1,111 @@
+import type { KernelEvent, Watch } from '../kernel/kernel'
+import { shadowed } from '../ipam/host'
+import { check, type World } from './check'
+import type { Context } from './context'
+
+/** Milliseconds. Several events mostly come together. */
+const PAUSE = 50
+
+/** Listens to the kernel: tells when something of ours was changed by somebody else, or a route now covers a network. */
+export class DriftWatch {
+  readonly #context: Context
+  readonly #world: World
+  #watch: Watch | undefined
+  #timer: NodeJS.Timeout | undefined
+  #running = false
+
+  constructor(context: Context, world: World) {
+    this.#context = context
+    this.#world = world
+  }
+
+  start(): void {
+    this.#watch = this.#context.host.watch(['link', 'address', 'route'], event => this.#hear(event))
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#watch?.close()
+    this.#watch = undefined
+  }
+
+  #hear(event: KernelEvent): void {
+    if (event.topic === 'route') this.#look(event)
+    else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
+  }
+
+  /** Only what takes something of ours away, or changes it. */
+  #concerns(event: KernelEvent): boolean {
+    if (event.topic === 'link') {
+      const { name, up } = event.link
+      if (event.change === 'set' && up) return false
+      return this.#ours().has(name)
+    }
+    return event.topic === 'address' && event.change === 'removed'
+  }
+
+  #ours(): Set<string> {
+    const names = new Set<string>()
+    for (const network of this.#world.networks()) {
+      if (network.link) names.add(network.link)
+      for (const { record } of network.endpoints()) {
+        const port = record.join?.attachment?.interface?.source
+        if (port) names.add(port)
+      }
+    }
+    return names
+  }
+
+  #look(event: KernelEvent): void {
+    const networks = this.#world.networks().filter(({ ipam }) => ipam.length)
+    const candidates = networks.map(({ id, name, ipam }) => ({
+      id,
+      name,
+      subnets: ipam.map(({ subnet }) => subnet),
+    }))
+    const suspects = shadowed(candidates, event)
+    if (suspects.length === 0) return
+    // Our own bridges have routes to our subnets, too: find out whose link it is before crying wolf.
+    void this.#context.host.links().then(
+      links => {
+        const own = networks.flatMap(({ link }) => link ?? [])
+        for (const { network, subnet, route } of shadowed(candidates, event, own, links)) {
+          const found = networks.find(({ id }) => id === network)
+          if (found)
+            this.#context.events.emit({
+              type: 'network.shadowed',
+              network: { id: found.id, name: found.name, driver: found.driver },
+              subnet,
+              route,
+            })
+        }
+      },
+      () => {},
+    )
+  }
+
+  #arm(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      void this.#check()
+    }, PAUSE).unref()
+  }
+
+  async #check(): Promise<void> {
+    if (this.#running || !this.#watch) return
+    this.#running = true
+    try {
+      const differences = (await check(this.#context, this.#world)).filter(({ kind }) => kind !== 'firewall')
+      if (differences.length && this.#watch) this.#context.events.emit({ type: 'drift', differences })
+    } catch (error) {
+      if (this.#watch)
+        this.#context.events.emit({
+          type: 'problem',
+          message: 'cannot compare the kernel with the desired state',
+          error,
+        })
+    } finally {
+      this.#running = false
+    }
+  }
+}

@@ -1,0 +1,65 @@
+import type { CustomRecord, NameRecord } from '../dns/contract'
+import type { NetworkOptions } from '../options'
+import type { HostsEntry } from '../dns/files/contract'
+import { addressOf } from '../base/cidr'
+
+type ConfiguredRecord = NetworkOptions['dns']['records'][number]
+
+/** Records as configured on a network → as the zones take them. */
+export const customRecords = (records: ConfiguredRecord[]): CustomRecord[] => records.map(customRecord)
+
+function customRecord({ name, type, value, ttl, port = 0, priority, weight }: ConfiguredRecord): CustomRecord {
+  switch (type) {
+    case 'A':
+    case 'AAAA':
+      return { name, type, ttl, address: value }
+    case 'CNAME':
+      return { name, type, ttl, target: value }
+    case 'TXT':
+      return { name, type, ttl, text: value }
+    case 'SRV':
+      return { name, type, ttl, target: value, port, priority, weight }
+  }
+}
+
+interface Named {
+  id: string
+  name: string
+  ipv4?: string
+  ipv6?: string
+  aliases: string[]
+}
+
+/** DNS names in order: endpoint name, aliases, short container id, hostname; the first is the one PTR tells. */
+export function dnsNames(endpoint: Named, containerId: string, hostname: string): string[] {
+  return [...new Set([endpoint.name, ...endpoint.aliases, containerId.slice(0, 12), hostname])].filter(
+    Boolean,
+  )
+}
+
+export function nameRecord(
+  endpoint: Named,
+  network: { id: string; name: string },
+  names: string[],
+): NameRecord {
+  return {
+    endpointId: endpoint.id,
+    networkId: network.id,
+    networkName: network.name,
+    names,
+    ipv4: endpoint.ipv4 && addressOf(endpoint.ipv4),
+    ipv6: endpoint.ipv6 && addressOf(endpoint.ipv6),
+  }
+}
+
+/** The container's own lines in its /etc/hosts: `IP  fqdn hostname` for each address. */
+export function hostsEntries(endpoint: Named, hostname: string, domainname?: string): HostsEntry[] {
+  const names = domainname ? [`${hostname}.${domainname}`, hostname] : fqdn(hostname)
+  return [endpoint.ipv4, endpoint.ipv6].flatMap(address =>
+    address ? [{ address: addressOf(address), names }] : [],
+  )
+}
+
+/** `a.b.c` → `a.b.c a`. */
+const fqdn = (hostname: string): string[] =>
+  hostname.includes('.') ? [hostname, hostname.split('.')[0] as string] : [hostname]

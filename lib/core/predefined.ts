@@ -1,0 +1,75 @@
+import { addressOf, canonicalCidr, formatCidr, network, parseCidr } from '../base/cidr'
+import { isCnmError } from '../base/errors'
+import type { Network } from '../network'
+import type { ControllerOptions, NetworkInput } from '../options'
+
+export type PredefinedSettings = Partial<Exclude<ControllerOptions['predefined'], boolean>>
+
+interface Maker {
+  makeNetwork(input: NetworkInput, predefined: boolean): Promise<Network>
+  network(name: string): Network
+}
+
+/** Docker's three networks: none, host, bridge. Those that are there already stay. */
+export async function createPredefined(controller: Maker, settings: PredefinedSettings): Promise<void> {
+  await once(controller, { name: 'none', driver: 'null' })
+  await once(controller, { name: 'host', driver: 'host' })
+  await once(controller, bridgeNetwork(settings))
+}
+
+async function once(controller: Maker, input: NetworkInput): Promise<void> {
+  try {
+    controller.network(input.name)
+  } catch (error) {
+    if (!isCnmError(error, 'ERR_NETWORK_NOT_FOUND')) throw error
+    await controller.makeNetwork(input, true)
+  }
+}
+
+/** dockerd's options bip, fixed-cidr, default-gateway, icc, ip-masq, ipv6, ip as those of a network. */
+function bridgeNetwork(settings: PredefinedSettings): NetworkInput {
+  const {
+    bridge = 'docker0',
+    bip,
+    bip6,
+    fixedCidr,
+    fixedCidrV6,
+    defaultGateway,
+    defaultGatewayV6,
+    icc = true,
+    ipMasq = true,
+    hostBinding,
+  } = settings
+  const config: NonNullable<NonNullable<NetworkInput['ipam']>['config']> = []
+  const add = (
+    address: string | undefined,
+    range: string | undefined,
+    gateway: string | undefined,
+    family: 4 | 6,
+  ) => {
+    const subnet = address ? formatCidr(network(parseCidr(canonicalCidr(address)))) : range
+    if (!subnet) return
+    config.push({
+      subnet,
+      ipRange: range && range !== subnet ? range : undefined,
+      gateway: address && addressOf(canonicalCidr(address)),
+      auxAddresses: gateway ? { [`DefaultGatewayIPv${family}`]: gateway } : {},
+    })
+  }
+  add(bip, fixedCidr, defaultGateway, 4)
+  const ipv6 = settings.ipv6 === true || bip6 !== undefined || fixedCidrV6 !== undefined
+  if (ipv6) add(bip6, fixedCidrV6, defaultGatewayV6, 6)
+  return {
+    name: 'bridge',
+    driver: 'bridge',
+    ipv6,
+    ipam: { config },
+    options: {
+      'com.docker.network.bridge.default_bridge': 'true',
+      'com.docker.network.bridge.enable_icc': String(icc),
+      'com.docker.network.bridge.enable_ip_masquerade': String(ipMasq),
+      'com.docker.network.bridge.name': bridge,
+      ...(hostBinding ? { 'com.docker.network.bridge.host_binding_ipv4': hostBinding } : {}),
+    },
+  }
+}

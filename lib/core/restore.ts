@@ -1,0 +1,175 @@
+/** Brings back what the store holds after a restart, and the kernel to it. */
+import { isCnmError } from '../base/errors'
+import type { Driver } from '../driver/contract'
+import type { Stack } from '../kernel/kernel'
+import type { Network } from '../network'
+import type { Sandbox } from '../sandbox'
+import type { StoredRecord } from '../store/contract'
+import { replayPools } from './addresses'
+import { bootId } from './boot'
+import { repair, type World } from './check'
+import type { Context } from './context'
+import type { EndpointRecord, NetworkRecord, SandboxRecord } from './records'
+
+export async function restore(context: Context, records: StoredRecord[], world: World): Promise<void> {
+  const of = <T>(kind: StoredRecord['kind']) =>
+    records.filter(record => record.kind === kind).map(({ value }) => value as T)
+  const networks = await restoreNetworks(context, of<NetworkRecord>('network'), world)
+  const stale: Sandbox[] = []
+  const sandboxes = await restoreSandboxes(context, of<SandboxRecord>('sandbox'), world, stale)
+  await restoreEndpoints(context, of<EndpointRecord>('endpoint'), networks, sandboxes)
+  await context.firewall.reset({
+    addNetworks: [...networks.values()].flatMap(({ record }) =>
+      record.deleting ? [] : (record.state.firewall ?? []),
+    ),
+    ...(await rulesOf([...sandboxes.values()].filter(sandbox => !stale.includes(sandbox)))),
+  })
+  // A delete that was past its point of no return is finished; containers that are gone are swept.
+  for (const sandbox of stale)
+    await tolerate(context, `sweep sandbox ${sandbox.containerId}`, () => sandbox.delete({ force: true }))
+  for (const network of networks.values())
+    if (network.record.deleting)
+      await tolerate(context, `finish the delete of network ${network.name}`, () => network.remove())
+  if (records.some(({ kind }) => kind !== 'meta')) await repair(context, world)
+  for (const sandbox of world.sandboxes()) await sandbox.openNames()
+}
+
+async function rulesOf(sandboxes: Sandbox[]) {
+  const rules = await Promise.all(sandboxes.map(sandbox => sandbox.wantedRules()))
+  return {
+    addEndpoints: rules.flatMap(({ addEndpoints }) => addEndpoints),
+    addMappings: rules.flatMap(({ addMappings }) => addMappings),
+  }
+}
+
+/** Pools first, in the order in which the networks were made, so that nobody else takes them. */
+async function restoreNetworks(
+  context: Context,
+  records: NetworkRecord[],
+  world: World,
+): Promise<Map<string, Network>> {
+  const restored = new Map<string, Network>()
+  for (const record of records.sort((a, b) => (a.created < b.created ? -1 : a.created > b.created ? 1 : 0))) {
+    const driver = await context.drivers
+      .get(record.driver)
+      .catch((error: unknown) => missingDriver(record.driver, error))
+    await tolerate(context, `take the pools of network ${record.name} again`, () =>
+      replayPools(context, record),
+    )
+    restored.set(record.id, world.addNetwork(record, driver))
+  }
+  for (const driver of context.drivers.values())
+    await driver.restore?.(
+      [...restored.values()]
+        .filter(network => network.driver === driver.name)
+        .map(network => network.forDriver),
+    )
+  return restored
+}
+
+/** Stands for a driver that is not registered (yet): the network is kept, and every use of it says why it fails. */
+function missingDriver(name: string, error: unknown): Driver {
+  const fail = async (): Promise<never> => {
+    throw error
+  }
+  return {
+    name,
+    capabilities: { dataScope: 'local', connectivityScope: 'local' },
+    options: { parse: fail } as never,
+    createNetwork: fail,
+    deleteNetwork: fail,
+    join: fail,
+    leave: fail,
+  }
+}
+
+async function restoreSandboxes(
+  context: Context,
+  records: SandboxRecord[],
+  world: World,
+  stale: Sandbox[],
+): Promise<Map<string, Sandbox>> {
+  const active = context.settings.activeSandboxes && new Set(context.settings.activeSandboxes)
+  const restored = new Map<string, Sandbox>()
+  // Those that others share come first.
+  const ordered = records.sort(
+    (a, b) => Number(a.config.mode.startsWith('container:')) - Number(b.config.mode.startsWith('container:')),
+  )
+  for (const record of ordered) {
+    const stack = await reopen(context, record, world)
+    const sandbox = world.addSandbox(record, stack)
+    restored.set(record.id, sandbox)
+    const alive = active ? active.has(record.containerId) : true
+    if (!alive || (stack === undefined && record.config.mode !== 'deferred')) stale.push(sandbox)
+  }
+  return restored
+}
+
+async function reopen(context: Context, record: SandboxRecord, world: World): Promise<Stack | undefined> {
+  const { mode } = record.config
+  if (mode === 'host') return context.host
+  if (mode.startsWith('container:')) {
+    const name = mode.slice('container:'.length)
+    return world.sandboxes().find(({ id, containerId }) => id === name || containerId === name)?.stack
+  }
+  if (!record.key) return undefined
+  try {
+    const stack = await context.kernel.open(record.key)
+    // After a reboot, or when the path was used again, something else may be there.
+    if (record.bootId === bootId() && (record.inode === undefined || record.inode === stack.inode)) {
+      record.inode = stack.inode
+      return stack
+    }
+    stack.close()
+  } catch (error) {
+    if (!isCnmError(error, 'ERR_NETNS_NOT_FOUND')) throw error
+  }
+  return undefined
+}
+
+async function restoreEndpoints(
+  context: Context,
+  records: EndpointRecord[],
+  networks: Map<string, Network>,
+  sandboxes: Map<string, Sandbox>,
+): Promise<void> {
+  for (const record of records) {
+    const network = networks.get(record.networkId)
+    if (!network) {
+      await context.store.write({ remove: [{ kind: 'endpoint', id: record.id }] })
+      continue
+    }
+    await tolerate(context, `take the addresses of ${record.name} again`, () =>
+      replayAddresses(context, network, record),
+    )
+    const sandbox = record.join && sandboxes.get(record.join.sandboxId)
+    if (record.join && !sandbox) record.join = undefined
+    const endpoint = network.adopt(record)
+    if (sandbox) await sandbox.adopt(endpoint)
+  }
+}
+
+async function replayAddresses(context: Context, network: Network, record: EndpointRecord): Promise<void> {
+  const ipam = await context.ipam.get(network.record.config.ipam.driver)
+  if (!ipam.capabilities.requiresReplay) return
+  for (const held of Object.values(record.addresses)) {
+    if (!held.poolId) continue
+    await ipam.requestAddress(held.poolId, {
+      address: held.address.replace(/\/.*/, ''),
+      owner: record.id,
+      purpose: 'endpoint',
+      name: record.name,
+      mac: record.mac,
+    })
+  }
+}
+
+/** One object that cannot be brought back must not keep the others from it. */
+async function tolerate(context: Context, what: string, body: () => Promise<unknown>): Promise<void> {
+  try {
+    await body()
+  } catch (error) {
+    context.log.error(`cannot ${what}`, { error })
+    context.events.emit({ type: 'problem', message: `cannot ${what}`, error })
+  }
+}

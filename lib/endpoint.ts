@@ -1,0 +1,320 @@
+import { addressOf } from './base/cidr'
+import { CnmError } from './base/errors'
+import { parse } from './base/parse'
+import { atomically } from './base/undo'
+import type { Context } from './core/context'
+import type { EndpointRecord } from './core/records'
+import { endpointSpec, type Network } from './network'
+import { JoinOptions, type JoinInput } from './options'
+import type { PortBinding, PublishedPort } from './ports/contract'
+import { portBinding } from './ports/spec'
+import type { Sandbox } from './sandbox'
+import { z } from 'zod'
+
+export interface EndpointInspect {
+  id: string
+  name: string
+  created: string
+  network: { id: string; name: string; driver: string }
+  mac: string
+  ipv4?: string
+  ipv6?: string
+  aliases: string[]
+  labels: Record<string, string>
+  /** What was asked. */
+  bindings: PortBinding[]
+  /** What is published now. */
+  ports: PublishedPort[]
+  sandbox?: {
+    id: string
+    containerId: string
+    interfaceName: string
+    priority: number
+    gateway: { ipv4: boolean; ipv6: boolean }
+  }
+}
+
+/** A place on a network: a name, addresses, published ports; joined to at most one sandbox. Made by `network.createEndpoint`. */
+export class Endpoint {
+  readonly network: Network
+  readonly #context: Context
+  readonly #record: EndpointRecord
+  readonly #hooks: EndpointHooks
+  #gone = false
+
+  /** @internal */
+  constructor(context: Context, network: Network, record: EndpointRecord, hooks: EndpointHooks) {
+    this.#context = context
+    this.network = network
+    this.#record = record
+    this.#hooks = hooks
+  }
+
+  get id(): string {
+    return this.#record.id
+  }
+  get name(): string {
+    return this.#record.name
+  }
+  get mac(): string {
+    return this.#record.mac
+  }
+  /** ADDRESS/LENGTH */
+  get ipv4(): string | undefined {
+    return this.#record.addresses[4]?.address
+  }
+  /** ADDRESS/LENGTH */
+  get ipv6(): string | undefined {
+    return this.#record.addresses[6]?.address
+  }
+  get labels(): Readonly<Record<string, string>> {
+    return this.#record.config.labels
+  }
+  /** Where it is joined. */
+  get sandbox(): Sandbox | undefined {
+    const { join } = this.#record
+    return join && this.#hooks.sandbox(join.sandboxId)
+  }
+  get interfaceName(): string | undefined {
+    return this.#record.join?.interfaceName
+  }
+  /** What is published at present: nothing before the join, nor while another endpoint is the sandbox's gateway. */
+  get ports(): readonly PublishedPort[] {
+    return this.sandbox?.publishedBy(this) ?? []
+  }
+
+  /** @internal */
+  get record(): EndpointRecord {
+    return this.#record
+  }
+  /** @internal */
+  get spec() {
+    return endpointSpec(this.#record)
+  }
+  /** @internal */
+  get address4(): string | undefined {
+    return this.ipv4 && addressOf(this.ipv4)
+  }
+  /** @internal */
+  get address6(): string | undefined {
+    return this.ipv6 && addressOf(this.ipv6)
+  }
+
+  /**
+   * Attaches it to a sandbox: an interface appears there, with addresses, routes and names, and its ports are published.
+   * Before the sandbox has a namespace (mode `deferred`) all that is kept for `setKey`.
+   * Throws ERR_ENDPOINT_JOINED, ERR_ROUTE_CONFLICT, ERR_LINK_EXISTS, ERR_PORT_IN_USE and what the kernel refuses.
+   */
+  async join(sandbox: Sandbox, input?: JoinInput): Promise<void> {
+    const options = parse(JoinOptions, input)
+    if (typeof sandbox?.attach !== 'function')
+      throw new CnmError('ERR_INVALID_OPTION', 'sandbox: must be one that createSandbox made')
+    await this.#exclusively(sandbox.id, async () => {
+      this.#mustLive()
+      const { join } = this.#record
+      if (join)
+        throw new CnmError(
+          'ERR_ENDPOINT_JOINED',
+          `endpoint ${this.name} is already in sandbox ${join.sandboxId.slice(0, 12)}: another container is attached to the same network endpoint`,
+          { endpoint: this.id, sandbox: join.sandboxId },
+        )
+      await atomically(undo => sandbox.attach(this, options, undo))
+      this.#context.events.emit({
+        type: 'endpoint.join',
+        network: this.#networkRef(),
+        endpoint: { id: this.id, name: this.name },
+        sandbox: { id: sandbox.id, containerId: sandbox.containerId },
+      })
+    })
+  }
+
+  /**
+   * Detaches it. Resolves when its interface name, addresses and ports are free for others.
+   * `force`: not being joined is fine. Throws ERR_ENDPOINT_NOT_JOINED.
+   */
+  async leave({ force = false }: { force?: boolean } = {}): Promise<void> {
+    const sandboxId = this.#record.join?.sandboxId
+    await this.#exclusively(sandboxId, async () => {
+      const { sandbox } = this
+      if (!sandbox || this.#record.join?.sandboxId !== sandboxId) {
+        if (force) return
+        throw new CnmError('ERR_ENDPOINT_NOT_JOINED', `endpoint ${this.name} is in no sandbox`, {
+          endpoint: this.id,
+        })
+      }
+      await this.leaveLocked(sandbox)
+    })
+  }
+
+  /** @internal The caller holds the locks of both. */
+  async leaveLocked(sandbox: Sandbox): Promise<void> {
+    await sandbox.detach(this)
+    this.#context.events.emit({
+      type: 'endpoint.leave',
+      network: this.#networkRef(),
+      endpoint: { id: this.id, name: this.name },
+      sandbox: { id: sandbox.id, containerId: sandbox.containerId },
+    })
+  }
+
+  /**
+   * Replaces the published ports, in one transaction: ports that are in both lists keep their connections.
+   * Throws ERR_PORT_IN_USE, ERR_INVALID_PORT; then everything is as before.
+   */
+  async updatePorts(bindings: z.input<typeof portBinding>[]): Promise<readonly PublishedPort[]> {
+    const wanted = parse(z.array(portBinding), bindings, 'ports')
+    await this.#exclusively(this.#record.join?.sandboxId, () =>
+      atomically(async undo => {
+        this.#mustLive()
+        const before = this.#record.config.ports
+        undo.push('old ports', () => {
+          this.#record.config.ports = before
+        })
+        this.#record.config.ports = wanted
+        if (this.sandbox) await this.sandbox.republish(this, undo)
+        undo.push('old record', () => this.save())
+        await this.save()
+      }),
+    )
+    this.#context.events.emit({
+      type: 'endpoint.update',
+      network: this.#networkRef(),
+      endpoint: { id: this.id, name: this.name },
+    })
+    return this.ports
+  }
+
+  /** Takes the endpoint out of (or back into) the answers to its names and aliases. */
+  setHealth(healthy: boolean): void {
+    this.#mustLive()
+    this.#context.names.setHealth(this.id, healthy)
+  }
+
+  /** Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at once. */
+  async setBandwidth(limits: { ingress?: number | null; egress?: number | null }): Promise<void> {
+    const bandwidth = parse(BANDWIDTH, limits, 'bandwidth')
+    await this.#exclusively(this.#record.join?.sandboxId, () =>
+      atomically(async undo => {
+        this.#mustLive()
+        const before = this.#record.config.bandwidth
+        this.#record.config.bandwidth = { ...before, ...bandwidth }
+        undo.push('old limits', async () => {
+          this.#record.config.bandwidth = before
+          await this.sandbox?.shape(this)
+          await this.save()
+        })
+        await this.sandbox?.shape(this)
+        await this.save()
+      }),
+    )
+  }
+
+  /** @internal */
+  save(): Promise<void> {
+    return this.#context.store.write({
+      put: [{ kind: 'endpoint', id: this.id, version: 1, value: this.#record }],
+    })
+  }
+
+  inspect(): EndpointInspect {
+    const { config, join, created } = this.#record
+    const { sandbox } = this
+    return {
+      id: this.id,
+      name: this.name,
+      created,
+      network: this.#networkRef(),
+      mac: this.mac,
+      ipv4: this.ipv4,
+      ipv6: this.ipv6,
+      aliases: config.aliases,
+      labels: config.labels,
+      bindings: config.ports,
+      ports: [...this.ports],
+      sandbox: sandbox &&
+        join && {
+          id: sandbox.id,
+          containerId: sandbox.containerId,
+          interfaceName: join.interfaceName,
+          priority: join.options.priority,
+          gateway: { ipv4: sandbox.gateway.ipv4 === this, ipv6: sandbox.gateway.ipv6 === this },
+        },
+    }
+  }
+
+  /** Gives name and addresses back. Throws ERR_ENDPOINT_IN_USE while joined, unless `force`. */
+  async delete({ force = false }: { force?: boolean } = {}): Promise<void> {
+    await this.#exclusively(this.#record.join?.sandboxId, async () => {
+      if (this.#gone) return
+      const { sandbox } = this
+      if (sandbox) {
+        if (!force)
+          throw new CnmError(
+            'ERR_ENDPOINT_IN_USE',
+            `endpoint with name ${this.name} id ${this.id.slice(0, 12)} has active containers`,
+            {
+              endpoint: this.id,
+              sandbox: sandbox.id,
+            },
+          )
+        await this.leaveLocked(sandbox)
+      }
+      await this.removeLocked()
+    })
+  }
+
+  /** @internal The caller holds the lock; it is in no sandbox. */
+  async removeLocked(): Promise<void> {
+    const { store, ipam, events, log } = this.#context
+    const driver = this.network.implementation
+    // The driver first: if it refuses, nothing has happened. Other failures of a driver do not keep a container's name hostage.
+    try {
+      await driver.deleteEndpoint?.(this.network.forDriver, this.spec)
+    } catch (error) {
+      if ((error as CnmError).kind === 'denied') throw error
+      log.warn(`driver ${driver.name} failed to delete endpoint ${this.name}`, { error })
+    }
+    await store.write({ remove: [{ kind: 'endpoint', id: this.id }] })
+    const allocator = await ipam.get(this.network.record.config.ipam.driver)
+    for (const held of Object.values(this.#record.addresses))
+      if (held.poolId)
+        await allocator
+          .releaseAddress(held.poolId, held.address, this.id)
+          .catch((error: unknown) => log.warn(`cannot release ${held.address}`, { error }))
+    this.#gone = true
+    this.#hooks.forget()
+    events.emit({
+      type: 'endpoint.delete',
+      network: this.#networkRef(),
+      endpoint: { id: this.id, name: this.name },
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#gone) await this.delete({ force: true })
+  }
+
+  #exclusively<T>(sandboxId: string | undefined, body: () => Promise<T>): Promise<T> {
+    return this.#context.locks.runAll(
+      [`endpoint ${this.id}`, ...(sandboxId ? [`sandbox ${sandboxId}`] : [])],
+      body,
+    )
+  }
+
+  #networkRef() {
+    return { id: this.network.id, name: this.network.name, driver: this.network.driver }
+  }
+
+  #mustLive(): void {
+    if (this.#gone) throw new CnmError('ERR_GONE', `endpoint ${this.name} was deleted`, { endpoint: this.id })
+  }
+}
+
+/** What an endpoint asks of its network. */
+export interface EndpointHooks {
+  forget(): void
+  sandbox(id: string): Sandbox | undefined
+}
+
+const limit = () => z.number().int().min(1000).nullable().optional()
+const BANDWIDTH = z.strictObject({ ingress: limit(), egress: limit() })

@@ -1,0 +1,548 @@
+import { addressOf, contains, type Family, parseCidr, parseIp } from './base/cidr'
+import { CnmError, isCnmError } from './base/errors'
+import { newId, randomMac } from './base/ids'
+import { parse } from './base/parse'
+import { atomically, type Undo } from './base/undo'
+import { applyLeniently, type Context } from './core/context'
+import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
+import { customRecords } from './core/names'
+import type { Driver, DriverNetwork, EndpointAnswer, EndpointSpec } from './driver/contract'
+import { fromLabels } from './driver/options'
+import { Endpoint } from './endpoint'
+import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
+import { releaseNetwork } from './core/addresses'
+import { exposedPorts } from './ports/spec'
+import type { PoolStatus } from './ipam/contract'
+import { z } from 'zod'
+
+/** What `inspect()` tells: plain data. */
+export interface NetworkInspect {
+  id: string
+  name: string
+  driver: string
+  scope: string
+  created: string
+  ipv4: boolean
+  ipv6: boolean
+  internal: boolean
+  attachable: boolean
+  ingress: boolean
+  configOnly: boolean
+  configFrom?: string
+  labels: Record<string, string>
+  options: Record<string, unknown>
+  ipam: {
+    driver: string
+    options: Record<string, string>
+    config: {
+      subnet: string
+      ipRange?: string
+      gateway?: string
+      auxAddresses: Record<string, string>
+      explicit: boolean
+    }[]
+  }
+  /** Interface on the host, its MTU. */
+  link?: string
+  mtu?: number
+  endpoints: { id: string; name: string; mac: string; ipv4?: string; ipv6?: string; containerId?: string }[]
+}
+
+/** A set of endpoints that can reach one another. Made by `controller.createNetwork`. */
+export class Network {
+  readonly #context: Context
+  readonly #driver: Driver
+  readonly #record: NetworkRecord
+  readonly #endpoints = new Map<string, Endpoint>()
+  readonly #byName = new Map<string, Endpoint>()
+  readonly #hooks: NetworkHooks
+  #gone = false
+
+  /** @internal */
+  constructor(context: Context, driver: Driver, record: NetworkRecord, hooks: NetworkHooks) {
+    this.#context = context
+    this.#driver = driver
+    this.#record = record
+    this.#hooks = hooks
+  }
+
+  get id(): string {
+    return this.#record.id
+  }
+  get name(): string {
+    return this.#record.name
+  }
+  get driver(): string {
+    return this.#record.driver
+  }
+  get scope(): string {
+    return this.#record.scope
+  }
+  get labels(): Readonly<Record<string, string>> {
+    return this.#record.config.labels
+  }
+  /** Nothing outside the network is reachable from it. */
+  get internal(): boolean {
+    return this.#record.config.internal || this.#record.state.internal === true
+  }
+  get attachable(): boolean {
+    return this.#record.config.attachable
+  }
+  get ingress(): boolean {
+    return this.#record.config.ingress
+  }
+  get ipv4(): boolean {
+    return this.#record.ipv4
+  }
+  get ipv6(): boolean {
+    return this.#record.ipv6
+  }
+  get configOnly(): boolean {
+    return this.#record.config.configOnly
+  }
+  /** One of the networks that the controller itself made: bridge, host, none. */
+  get predefined(): boolean {
+    return this.#record.predefined
+  }
+  get created(): Date {
+    return new Date(this.#record.created)
+  }
+  /** The interface on the host that stands for it: the bridge. */
+  get link(): string | undefined {
+    return this.#record.state.link
+  }
+  /** What was allocated: one entry a subnet. */
+  get ipam(): readonly Readonly<PoolRecord>[] {
+    return this.#record.pools
+  }
+
+  /** @internal */
+  get record(): NetworkRecord {
+    return this.#record
+  }
+  /** @internal */
+  get implementation(): Driver {
+    return this.#driver
+  }
+  /** @internal */
+  get forDriver(): DriverNetwork {
+    const { id, name, ipv4, ipv6, pools, config, driverOptions, state } = this.#record
+    return {
+      spec: {
+        id,
+        name,
+        internal: config.internal,
+        ipv4,
+        ipv6,
+        pools,
+        labels: config.labels,
+        options: driverOptions,
+      },
+      state,
+    }
+  }
+
+  endpoints(): Endpoint[] {
+    return [...this.#endpoints.values()]
+  }
+
+  /** By id, name or a unique prefix of the id. Throws ERR_ENDPOINT_NOT_FOUND, ERR_AMBIGUOUS. */
+  endpoint(idOrName: string): Endpoint {
+    const found = this.#endpoints.get(idOrName) ?? this.#byName.get(idOrName)
+    if (found) return found
+    const matches = idOrName ? this.endpoints().filter(({ id }) => id.startsWith(idOrName)) : []
+    if (matches.length > 1)
+      throw new CnmError(
+        'ERR_AMBIGUOUS',
+        `endpoint ${idOrName} is ambiguous (${matches.length} matches found on id prefix)`,
+      )
+    if (!matches[0])
+      throw new CnmError('ERR_ENDPOINT_NOT_FOUND', `endpoint ${idOrName} not found in network ${this.name}`, {
+        network: this.id,
+        endpoint: idOrName,
+      })
+    return matches[0]
+  }
+
+  /**
+   * Reserves a name, addresses and a MAC on this network. Nothing appears in the kernel before `join`.
+   * Throws ERR_ENDPOINT_EXISTS, ERR_CONFIG_ONLY, ERR_ADDRESS_IN_USE, ERR_ADDRESS_OUT_OF_RANGE, ERR_POOL_EXHAUSTED.
+   */
+  async createEndpoint(input: EndpointInput): Promise<Endpoint> {
+    const config = parse(EndpointOptions, input)
+    const driverOptions = this.#endpointDriverOptions(config)
+    exposedPorts(config.exposed) // refuses what is none
+    return this.#context.locks.run(`network ${this.id}`, () =>
+      atomically(async undo => {
+        this.#mustLive()
+        if (this.configOnly)
+          throw new CnmError(
+            'ERR_CONFIG_ONLY',
+            `network ${this.name} only holds configuration; it cannot have endpoints`,
+          )
+        if (this.#byName.has(config.name))
+          throw new CnmError(
+            'ERR_ENDPOINT_EXISTS',
+            `endpoint with name ${config.name} already exists in network ${this.name}`,
+            {
+              network: this.id,
+              name: config.name,
+            },
+          )
+        if (this.internal && config.ports.length && this.#driver.capabilities.addresses !== false)
+          this.#context.log.warn(
+            `ports of ${config.name} are not published: network ${this.name} is internal`,
+          )
+        const record = await this.#allocate(config, driverOptions, undo)
+        undo.push('forget the record', () =>
+          this.#context.store.write({ remove: [{ kind: 'endpoint', id: record.id }] }),
+        )
+        await this.#context.store.write({
+          put: [{ kind: 'endpoint', id: record.id, version: 1, value: record }],
+        })
+        const endpoint = this.adopt(record)
+        this.#context.events.emit({
+          type: 'endpoint.create',
+          network: this.#ref(),
+          endpoint: { id: record.id, name: record.name },
+        })
+        return endpoint
+      }),
+    )
+  }
+
+  /** @internal Takes in an endpoint that exists (new, or from the store). */
+  adopt(record: EndpointRecord): Endpoint {
+    const endpoint = new Endpoint(this.#context, this, record, {
+      forget: () => {
+        this.#endpoints.delete(record.id)
+        this.#byName.delete(record.name)
+      },
+      sandbox: id => this.#hooks.sandbox(id),
+    })
+    this.#endpoints.set(record.id, endpoint)
+    this.#byName.set(record.name, endpoint)
+    return endpoint
+  }
+
+  /** @internal Sandbox.rename. Throws ERR_ENDPOINT_EXISTS. */
+  async renameEndpoint(endpoint: Endpoint, name: string): Promise<void> {
+    const wanted = parse(EndpointOptions.shape.name, name, 'name')
+    if (wanted === endpoint.name) return
+    if (this.#byName.has(wanted))
+      throw new CnmError(
+        'ERR_ENDPOINT_EXISTS',
+        `endpoint with name ${wanted} already exists in network ${this.name}`,
+        {
+          network: this.id,
+          name: wanted,
+        },
+      )
+    this.#byName.delete(endpoint.name)
+    endpoint.record.name = wanted
+    this.#byName.set(wanted, endpoint)
+    await endpoint.save()
+  }
+
+  #endpointDriverOptions(config: EndpointOptions): Record<string, unknown> {
+    const labels = { ...ENDPOINT_LABELS, ...this.#driver.endpointLabels }
+    const renamed = fromLabels(config.options, labels)
+    if (typeof renamed.macAddress === 'string') {
+      config.mac ??= renamed.macAddress
+      delete renamed.macAddress
+    }
+    return parse(this.#driver.endpointOptions ?? NO_OPTIONS, renamed, 'options.options')
+  }
+
+  async #allocate(
+    config: EndpointOptions,
+    driverOptions: Record<string, unknown>,
+    undo: Undo,
+  ): Promise<EndpointRecord> {
+    const id = config.id ?? newId()
+    if (this.#endpoints.has(id))
+      throw new CnmError('ERR_ENDPOINT_EXISTS', `endpoint ${id} already exists in network ${this.name}`)
+    checkLinkLocal(config.linkLocal)
+    const record: EndpointRecord = {
+      id,
+      networkId: this.id,
+      name: config.name,
+      created: new Date().toISOString(),
+      config,
+      driverOptions,
+      mac: config.mac ?? randomMac(),
+      addresses: {},
+    }
+    for (const family of [4, 6] as const) {
+      const wanted = family === 4 ? config.ipv4 : config.ipv6
+      if (this.#record.pools.some(pool => pool.family === family))
+        await this.#allocateAddress(record, family, wanted, undo)
+      else if (wanted)
+        throw new CnmError(
+          'ERR_ADDRESS_OUT_OF_RANGE',
+          `network ${this.name} has no IPv${family} subnet for ${wanted}`,
+          {
+            network: this.id,
+            address: wanted,
+          },
+        )
+    }
+    if (this.#driver.createEndpoint) {
+      const answer = await this.#driver.createEndpoint(this.forDriver, endpointSpec(record))
+      undo.push('driver deletes the endpoint', () =>
+        this.#driver.deleteEndpoint?.(this.forDriver, endpointSpec(record)),
+      )
+      this.#fillIn(record, answer)
+    }
+    return record
+  }
+
+  async #allocateAddress(
+    record: EndpointRecord,
+    family: Family,
+    wanted: string | undefined,
+    undo: Undo,
+  ): Promise<void> {
+    const ipam = await this.#context.ipam.get(this.#record.config.ipam.driver)
+    const pools = this.#record.pools.filter(pool => pool.family === family)
+    const fitting = wanted ? pools.filter(pool => contains(parseCidr(pool.subnet), parseIp(wanted))) : pools
+    if (fitting.length === 0)
+      throw new CnmError(
+        'ERR_ADDRESS_OUT_OF_RANGE',
+        `no subnet of network ${this.name} contains ${wanted} (there are: ${pools.map(pool => pool.subnet).join(', ')})`,
+        { network: this.id, address: wanted },
+      )
+    let full: unknown
+    for (const pool of fitting) {
+      try {
+        const answer = await ipam.requestAddress(pool.poolId, {
+          address: wanted,
+          owner: record.id,
+          purpose: 'endpoint',
+          mac: record.mac,
+          name: record.name,
+        })
+        if (!answer.address) return
+        undo.push(`release ${answer.address}`, () =>
+          ipam.releaseAddress(pool.poolId, answer.address, record.id),
+        )
+        record.addresses[family] = { address: answer.address, poolId: pool.poolId }
+        if (answer.mac && !record.config.mac) record.mac = answer.mac
+        return
+      } catch (error) {
+        if (!isCnmError(error, 'ERR_POOL_EXHAUSTED')) throw error
+        full = error
+      }
+    }
+    throw full
+  }
+
+  /** A driver may add what the core left open, and nothing else. */
+  #fillIn(record: EndpointRecord, { mac, ipv4, ipv6, data }: EndpointAnswer): void {
+    const contradicts =
+      (mac !== undefined && record.config.mac !== undefined && mac !== record.config.mac) ||
+      (ipv4 !== undefined && record.addresses[4] !== undefined) ||
+      (ipv6 !== undefined && record.addresses[6] !== undefined)
+    if (contradicts)
+      throw new CnmError(
+        'ERR_PLUGIN',
+        `driver ${this.driver} answered with an address or MAC for ${record.name} that was given already`,
+      )
+    if (mac) record.mac = mac
+    if (ipv4) record.addresses[4] = { address: ipv4, poolId: '' }
+    if (ipv6) record.addresses[6] = { address: ipv6, poolId: '' }
+    record.data = data
+  }
+
+  /** Changes what can be changed while it is in use. */
+  async update(input: z.input<typeof NetworkUpdate>): Promise<void> {
+    const { labels, dns } = parse(NetworkUpdate, input)
+    await this.#context.locks.run(`network ${this.id}`, async () => {
+      this.#mustLive()
+      const { config } = this.#record
+      const updated = { ...config, labels: labels ?? config.labels, dns: { ...config.dns, ...dns } }
+      if (dns?.records) this.#context.names.setRecords(this.id, customRecords(updated.dns.records))
+      try {
+        await this.#context.store.write({
+          put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, config: updated } }],
+        })
+      } catch (error) {
+        this.#context.names.setRecords(this.id, customRecords(config.dns.records))
+        throw error
+      }
+      this.#record.config = updated
+      this.#hooks.announce(this)
+      this.#context.events.emit({ type: 'network.update', network: this.#ref() })
+    })
+  }
+
+  /** How full its pools are, per subnet. */
+  async status(): Promise<Record<string, PoolStatus>> {
+    const ipam = await this.#context.ipam.get(this.#record.config.ipam.driver)
+    const status: Record<string, PoolStatus> = {}
+    for (const pool of this.#record.pools) {
+      const answer = await ipam.status?.(pool.poolId)
+      if (answer) status[pool.subnet] = answer
+    }
+    return status
+  }
+
+  inspect(): NetworkInspect {
+    const { config, pools, state } = this.#record
+    return {
+      id: this.id,
+      name: this.name,
+      driver: this.driver,
+      scope: this.scope,
+      created: this.#record.created,
+      ipv4: this.ipv4,
+      ipv6: this.ipv6,
+      internal: this.internal,
+      attachable: this.attachable,
+      ingress: this.ingress,
+      configOnly: this.configOnly,
+      configFrom: config.configFrom,
+      labels: config.labels,
+      options: config.options,
+      ipam: {
+        driver: config.ipam.driver,
+        options: config.ipam.options,
+        config: pools.map(({ subnet, subPool, gateway, auxiliary, explicit }) => ({
+          subnet,
+          ipRange: subPool,
+          gateway: gateway && addressOf(gateway),
+          auxAddresses: Object.fromEntries(
+            Object.entries(auxiliary).map(([name, address]) => [name, addressOf(address)]),
+          ),
+          explicit,
+        })),
+      },
+      link: state.link,
+      mtu: state.mtu,
+      endpoints: this.endpoints().map(({ id, name, mac, ipv4, ipv6, sandbox }) => ({
+        id,
+        name,
+        mac,
+        ipv4,
+        ipv6,
+        containerId: sandbox?.containerId,
+      })),
+    }
+  }
+
+  /**
+   * Removes the network. Throws ERR_NETWORK_IN_USE while it has endpoints (or, configOnly, users), ERR_PREDEFINED,
+   * ERR_SINGLE_INSTANCE for host and null.
+   */
+  async delete(): Promise<void> {
+    await this.#context.locks.run(`network ${this.id}`, async () => {
+      if (this.#gone) return
+      if (this.predefined)
+        throw new CnmError('ERR_PREDEFINED', `${this.name} is a pre-defined network and cannot be removed`, {
+          network: this.id,
+        })
+      if (this.#driver.capabilities.single)
+        throw new CnmError('ERR_SINGLE_INSTANCE', `network of type ${this.driver} cannot be deleted`, {
+          network: this.id,
+        })
+      await this.remove()
+    })
+  }
+
+  /** @internal The delete itself; the caller holds the network's lock, or is alone. */
+  async remove(): Promise<void> {
+    const { store, events, names, firewall } = this.#context
+    const users = this.#hooks.configUsers(this)
+    if (users.length)
+      throw new CnmError(
+        'ERR_NETWORK_IN_USE',
+        `configuration network "${this.name}" is in use by ${users.join(', ')}`,
+        { network: this.id },
+      )
+    if (this.#endpoints.size) {
+      const list = this.endpoints().map(({ name, id }) => `name:"${name}" id:"${id.slice(0, 12)}"`)
+      throw new CnmError(
+        'ERR_NETWORK_IN_USE',
+        `network ${this.name} has active endpoints (${list.join(', ')})`,
+        {
+          network: this.id,
+          endpoints: this.endpoints().map(({ id }) => id),
+        },
+      )
+    }
+    // Asked before the point of no return, since a driver may refuse.
+    const plan = this.configOnly
+      ? {}
+      : await this.#driver.deleteNetwork(this.forDriver, this.#context.host, this.#hooks.siblings(this))
+    await store.write({
+      put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, deleting: true } }],
+    })
+    this.#record.deleting = true
+    // From here on it goes forward only: a failure is finished by trying again, now or at the next start.
+    const { firewall: rules } = this.#record.state
+    if (rules && firewall.state().addNetworks.some(({ id }) => id === this.id))
+      await firewall.apply({ removeNetworks: [rules] })
+    if (plan.changes) await applyLeniently(this.#context.host, plan.changes)
+    await releaseNetwork(this.#context, this.#record)
+    names.removeNetwork(this.id)
+    await store.write({ remove: [{ kind: 'network', id: this.id }] })
+    this.#gone = true
+    this.#hooks.forget(this)
+    events.emit({ type: 'network.delete', network: this.#ref() })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#gone) await this.delete()
+  }
+
+  #ref() {
+    return { id: this.id, name: this.name, driver: this.driver }
+  }
+
+  #mustLive(): void {
+    if (this.#gone || this.#record.deleting)
+      throw new CnmError('ERR_GONE', `network ${this.name} was deleted`, { network: this.id })
+  }
+}
+
+/** What a network asks of its controller. */
+export interface NetworkHooks {
+  forget(network: Network): void
+  /** The other networks of the same driver. */
+  siblings(network: Network): DriverNetwork[]
+  /** Names of networks whose configFrom is this one. */
+  configUsers(network: Network): string[]
+  /** Tells the zones what the network is called and how it resolves. */
+  announce(network: Network): void
+  sandbox(id: string): import('./sandbox').Sandbox | undefined
+}
+
+const NO_OPTIONS = z.strictObject({}) as z.ZodType<Record<string, unknown>>
+
+/** Docker's labels on endpoints that the core itself understands. */
+const ENDPOINT_LABELS = { 'com.docker.network.endpoint.macaddress': 'macAddress' }
+
+function checkLinkLocal(addresses: string[]): void {
+  for (const address of addresses)
+    if (!['169.254.0.0/16', 'fe80::/64'].some(subnet => contains(parseCidr(subnet), parseIp(address))))
+      throw new CnmError(
+        'ERR_INVALID_ADDRESS',
+        `${address} is not a link-local address (169.254.0.0/16 or fe80::/64)`,
+        { address },
+      )
+}
+
+/** @internal */
+export function endpointSpec(record: EndpointRecord): EndpointSpec {
+  return {
+    id: record.id,
+    name: record.name,
+    mac: record.mac,
+    macGiven: record.config.mac !== undefined,
+    ipv4: record.addresses[4]?.address,
+    ipv6: record.addresses[6]?.address,
+    linkLocal: record.config.linkLocal.map(address => `${address}/${address.includes(':') ? 64 : 16}`),
+    options: record.driverOptions,
+    data: record.data,
+  }
+}
