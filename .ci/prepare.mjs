@@ -114,7 +114,7 @@ function wantedPackages() {
 }
 
 function missingPackages(names) {
-  const { stdout } = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Abbrev}\n', ...names], {
+  const { stdout } = spawnSync('dpkg-query', ['-W', '-f', `\${Package} \${db:Status-Abbrev}\n`, ...names], {
     encoding: 'utf8',
   })
   const installed = new Set(
