@@ -31,6 +31,7 @@ struct cnm_failure {
 /* One per environment (the main thread, each worker); freed with it. */
 struct cnm_env {
   struct cnm_poller *poller; /* NULL until the first subscription */
+  struct cnm_maker *maker;   /* NULL until the first namespace is made */
 };
 
 struct cnm_env *cnm_env(napi_env env);
@@ -55,15 +56,25 @@ napi_value cnm_throw(napi_env env, int number, const char *syscall);
 
 /* ---- netns.c */
 
+#define CNM_OWN_NETNS "/proc/thread-self/ns/net"
+
 /* Notes where this thread is at home; once per environment, while it is there. False: errno is set. */
 bool cnm_thread_attach(void);
 void cnm_thread_detach(void);
 /* Enters the namespace `ns`; 0, or the errno and nothing happened. Pair with cnm_leave(previous). */
 int cnm_enter(int ns, int *previous);
 void cnm_leave(int previous);
+/* Descriptor of this thread's home; it lives as long as the thread has an environment. */
+int cnm_home(void);
 /* Runs `body` on a new thread, born at home, that no signal handler of the process interrupts. 0 or errno. */
 int cnm_spawn(void *(*body)(void *), void *argument, unsigned long *thread);
 bool cnm_is_netns(int fd);
+/* The file to mount on; EEXIST rather than taking over what somebody else has there. 0 or errno. */
+int cnm_make_file(const char *path);
+/* mount --bind of the namespace `ns` on the existing file `path`. 0 or errno. */
+int cnm_mount_netns(int ns, const char *path);
+/* Undoes both. What is not there is fine. */
+struct cnm_failure cnm_unbind(const char *path);
 void cnm_register_netns(napi_env env, napi_value exports);
 
 /* ---- socket.c */
@@ -78,8 +89,9 @@ void cnm_register_socket(napi_env env, napi_value exports);
 struct cnm_failure cnm_loopback_up(int route);
 void cnm_register_netlink(napi_env env, napi_value exports);
 
-/* ---- subscribe.c, sysctl.c, and netns.c again */
+/* ---- create.c, subscribe.c, sysctl.c */
 
+void cnm_register_create(napi_env env, napi_value exports);
 void cnm_register_subscribe(napi_env env, napi_value exports);
 void cnm_register_sysctl(napi_env env, napi_value exports);
 

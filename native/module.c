@@ -68,6 +68,7 @@ __attribute__((visibility("default"))) NAPI_MODULE_INIT() {
   }
   start_pool(env);
   cnm_register_netns(env, exports);
+  cnm_register_create(env, exports);
   cnm_register_socket(env, exports);
   cnm_register_netlink(env, exports);
   cnm_register_subscribe(env, exports);

@@ -1,10 +1,9 @@
-/* Network namespaces: making, opening, binding, removing; entering one and coming home. */
+/* Network namespaces: opening, binding, removing; entering one and coming home. Making them is create.c's. */
 #include "cnm.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
-#include <linux/netlink.h>
 #include <linux/nsfs.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,7 +13,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -22,8 +20,6 @@
 #ifndef NSFS_MAGIC
 #define NSFS_MAGIC 0x6e736673 /* linux/magic.h */
 #endif
-
-static const char OWN[] = "/proc/thread-self/ns/net";
 
 /* Bytes; the C library takes its thread-local storage out of it. Only what is touched is ever made real. */
 #define STACK_SIZE (256 * 1024)
@@ -39,7 +35,7 @@ static _Thread_local struct {
 
 bool cnm_thread_attach(void) {
   if (here.environments == 0) {
-    int fd = open(OWN, O_RDONLY | O_CLOEXEC);
+    int fd = open(CNM_OWN_NETNS, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     here.home = here.current = fd;
     here.proven = false;
@@ -63,6 +59,8 @@ int cnm_enter(int ns, int *previous) {
   }
   return setns(ns, CLONE_NEWNET) == 0 ? 0 : errno;
 }
+
+int cnm_home(void) { return here.home; }
 
 void cnm_leave(int previous) {
   if (setns(previous, CLONE_NEWNET) != 0) abort(); /* a thread in the wrong namespace is worse than none */
@@ -95,22 +93,20 @@ bool cnm_is_netns(int fd) {
          ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET;
 }
 
-/* mount --bind of the namespace `ns` on the existing file `path`. */
-static int mount_netns(int ns, const char *path) {
+int cnm_mount_netns(int ns, const char *path) {
   char source[64];
   snprintf(source, sizeof source, "/proc/thread-self/fd/%d", ns);
   return mount(source, path, NULL, MS_BIND, NULL) == 0 ? 0 : errno;
 }
 
-/* The file to mount on; EEXIST rather than taking over what somebody else has there. */
-static int make_file(const char *path) {
+int cnm_make_file(const char *path) {
   int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
   if (fd < 0) return errno;
   close(fd);
   return 0;
 }
 
-static struct cnm_failure unbind(const char *path) {
+struct cnm_failure cnm_unbind(const char *path) {
   struct stat status;
   if (lstat(path, &status) != 0) return (struct cnm_failure){errno == ENOENT ? 0 : errno, "lstat"};
   if (S_ISDIR(status.st_mode)) return (struct cnm_failure){EISDIR, "umount2"}; /* never detach a file system */
@@ -125,7 +121,7 @@ static napi_value open_netns(napi_env env, napi_callback_info info) {
   char path[PATH_MAX];
   if (!cnm_get_args(env, info, 1, args)) return NULL;
   if (cnm_is_null(env, args[0]))
-    memcpy(path, OWN, sizeof OWN);
+    memcpy(path, CNM_OWN_NETNS, sizeof CNM_OWN_NETNS);
   else if (!cnm_get_string(env, args[0], "path", path, sizeof path))
     return NULL;
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold the thread */
@@ -146,8 +142,8 @@ static napi_value bind_netns(napi_env env, napi_callback_info info) {
     return NULL;
   if (fcntl(ns, F_GETFD) < 0) return cnm_throw(env, errno, "mount");
   if (!cnm_is_netns(ns)) return cnm_throw(env, EINVAL, "mount");
-  if ((error = make_file(path)) != 0) return cnm_throw(env, error, "open");
-  if ((error = mount_netns(ns, path)) != 0) {
+  if ((error = cnm_make_file(path)) != 0) return cnm_throw(env, error, "open");
+  if ((error = cnm_mount_netns(ns, path)) != 0) {
     unlink(path);
     return cnm_throw(env, error, "mount");
   }
@@ -158,7 +154,7 @@ static napi_value remove_netns(napi_env env, napi_callback_info info) {
   napi_value args[1];
   char path[PATH_MAX];
   if (!cnm_get_args(env, info, 1, args) || !cnm_get_string(env, args[0], "path", path, sizeof path)) return NULL;
-  struct cnm_failure failure = unbind(path);
+  struct cnm_failure failure = cnm_unbind(path);
   return failure.number != 0 ? cnm_throw(env, failure.number, failure.syscall) : cnm_undefined(env);
 }
 
@@ -169,116 +165,6 @@ static napi_value inode(napi_env env, napi_callback_info info) {
   if (!cnm_get_args(env, info, 1, args) || !cnm_get_int(env, args[0], "fd", &fd)) return NULL;
   if (fstat(fd, &status) != 0) return cnm_throw(env, errno, "fstat");
   return cnm_number(env, (double)status.st_ino);
-}
-
-/* ---- creation: on a thread that is thrown away, because a thread that unshared has no way back worth trusting */
-
-struct creation {
-  napi_async_work work;
-  napi_deferred deferred;
-  bool bound; /* `path` is to be bound */
-  int ns, route;
-  ino_t inode;
-  struct cnm_failure failure;
-  char path[];
-};
-
-static void *create_here(void *argument) {
-  struct creation *c = argument;
-  struct stat status;
-  int error;
-  c->ns = c->route = -1;
-  if (c->bound && (error = make_file(c->path)) != 0) {
-    c->failure = (struct cnm_failure){error, "open"};
-    return NULL;
-  }
-  if (unshare(CLONE_NEWNET) != 0) {
-    c->failure = (struct cnm_failure){errno, "unshare"};
-    goto file;
-  }
-  if ((c->ns = open(OWN, O_RDONLY | O_CLOEXEC)) < 0) {
-    c->failure = (struct cnm_failure){errno, "open"};
-    goto file;
-  }
-  if (fstat(c->ns, &status) != 0) {
-    c->failure = (struct cnm_failure){errno, "fstat"};
-    goto descriptors;
-  }
-  c->inode = status.st_ino;
-  if ((c->route = cnm_socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)) < 0) {
-    c->failure = (struct cnm_failure){-c->route, "socket"};
-    goto descriptors;
-  }
-  c->failure = cnm_loopback_up(c->route);
-  if (c->failure.number != 0) goto descriptors;
-  if (c->bound && (error = mount_netns(c->ns, c->path)) != 0) {
-    c->failure = (struct cnm_failure){error, "mount"};
-    goto descriptors;
-  }
-  return NULL;
-descriptors:
-  if (c->route >= 0) close(c->route);
-  close(c->ns);
-file:
-  if (c->bound) unlink(c->path);
-  return NULL;
-}
-
-static void create_execute(napi_env env, void *data) {
-  struct creation *c = data;
-  unsigned long thread;
-  (void)env;
-  int error = cnm_spawn(create_here, c, &thread);
-  if (error != 0)
-    c->failure = (struct cnm_failure){error, "pthread_create"};
-  else
-    pthread_join((pthread_t)thread, NULL);
-}
-
-static bool create_deliver(napi_env env, struct creation *c) {
-  napi_value result;
-  if (napi_create_object(env, &result) != napi_ok) return false;
-  return napi_set_named_property(env, result, "ns", cnm_number(env, c->ns)) == napi_ok &&
-         napi_set_named_property(env, result, "inode", cnm_number(env, (double)c->inode)) == napi_ok &&
-         napi_set_named_property(env, result, "route", cnm_number(env, c->route)) == napi_ok &&
-         napi_resolve_deferred(env, c->deferred, result) == napi_ok;
-}
-
-static void create_complete(napi_env env, napi_status status, void *data) {
-  struct creation *c = data;
-  if (status == napi_cancelled) c->failure = (struct cnm_failure){ECANCELED, "unshare"};
-  if (c->failure.number != 0) {
-    napi_reject_deferred(env, c->deferred, cnm_error(env, c->failure));
-  } else if (!create_deliver(env, c)) { /* the environment is ending: nobody will ever know of it */
-    close(c->ns);
-    close(c->route);
-    if (c->bound) unbind(c->path);
-  }
-  napi_delete_async_work(env, c->work);
-  free(c);
-}
-
-static napi_value create_netns(napi_env env, napi_callback_info info) {
-  napi_value args[1], promise, name;
-  char path[PATH_MAX] = "";
-  if (!cnm_get_args(env, info, 1, args)) return NULL;
-  bool bound = !cnm_is_null(env, args[0]);
-  if (bound && !cnm_get_string(env, args[0], "path", path, sizeof path)) return NULL;
-  struct creation *c = calloc(1, sizeof *c + strlen(path) + 1);
-  if (c == NULL) return cnm_throw(env, ENOMEM, "malloc");
-  memcpy(c->path, path, strlen(path) + 1);
-  c->bound = bound;
-  if (napi_create_string_utf8(env, "cnm:createNetns", NAPI_AUTO_LENGTH, &name) != napi_ok ||
-      napi_create_async_work(env, NULL, name, create_execute, create_complete, c, &c->work) != napi_ok) {
-    free(c);
-    return cnm_throw(env, ENOMEM, "napi_create_async_work");
-  }
-  if (napi_create_promise(env, &c->deferred, &promise) != napi_ok || napi_queue_async_work(env, c->work) != napi_ok) {
-    napi_delete_async_work(env, c->work);
-    free(c);
-    return cnm_throw(env, ENOMEM, "napi_queue_async_work");
-  }
-  return promise;
 }
 
 /* ---- run */
@@ -309,8 +195,8 @@ static napi_value run(napi_env env, napi_callback_info info) {
 
 void cnm_register_netns(napi_env env, napi_value exports) {
   static const struct cnm_function FUNCTIONS[] = {
-      {"openNetns", open_netns}, {"createNetns", create_netns}, {"bindNetns", bind_netns},
-      {"removeNetns", remove_netns}, {"inode", inode}, {"run", run},
+      {"openNetns", open_netns}, {"bindNetns", bind_netns}, {"removeNetns", remove_netns},
+      {"inode", inode},          {"run", run},
   };
   cnm_export(env, exports, FUNCTIONS, CNM_COUNT(FUNCTIONS));
 }

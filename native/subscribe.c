@@ -21,6 +21,7 @@
 /* Bytes of one chunk, and the space that a further message must have (the kernel's notifications are at most 16 KiB). */
 #define CHUNK_SIZE (64 * 1024)
 #define MESSAGE_SIZE (32 * 1024)
+#define READS 256
 /* Bytes of the receive buffer: some thousand events while JavaScript is busy elsewhere. */
 static const int RECEIVE_BUFFER = 4 * 1024 * 1024;
 /* The id that wakes the poller to end; subscriptions count from 1. */
@@ -63,19 +64,33 @@ static void announce(struct cnm_poller *poller, uint64_t id) {
 
 /* ---- the poller's thread */
 
-/* Reads what is there, up to a chunk. */
+/* Length of the next message, or -1; `sender` 0 is the kernel. Netlink datagrams are never empty. */
+static ssize_t receive(int fd, void *buffer, size_t room, uint32_t *sender) {
+  struct sockaddr_nl address = {0};
+  socklen_t size = sizeof address;
+  ssize_t length = recvfrom(fd, buffer, room, MSG_DONTWAIT | MSG_TRUNC, (struct sockaddr *)&address, &size);
+  *sender = address.nl_pid;
+  return length;
+}
+
+/*
+ * Reads what is there, up to a chunk. Only what the kernel says: whoever is privileged inside a container can send to
+ * sockets there; and only so many reads, since meanwhile JavaScript's thread may be waiting for the mutex.
+ */
 static void fill(struct subscription *subscription) {
+  uint32_t sender;
   subscription->length = 0;
   subscription->chunk = malloc(CHUNK_SIZE);
   if (subscription->chunk == NULL) {
     subscription->overrun = true;
     return;
   }
-  while (CHUNK_SIZE - subscription->length >= MESSAGE_SIZE) {
+  for (int reads = 0; reads < READS && CHUNK_SIZE - subscription->length >= MESSAGE_SIZE; reads++) {
     size_t room = CHUNK_SIZE - subscription->length;
-    ssize_t got = recv(subscription->fd, subscription->chunk + subscription->length, room, MSG_DONTWAIT | MSG_TRUNC);
+    ssize_t got = receive(subscription->fd, subscription->chunk + subscription->length, room, &sender);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return;
+    if (got >= 0 && sender != 0) continue;
     if (got < 0 || (size_t)got > room) { /* lost, or too long for us: the listener must look for itself */
       subscription->overrun = true;
       return;

@@ -6,14 +6,14 @@ import { CnmError } from '../base/errors'
  * What the native addon offers: enter a namespace, speak netlink, open sockets there. No policy: numbers in, numbers
  * out; errors are thrown as `Error` with `errno` (positive number), `code` ('EEXIST') and `syscall`. Everything that is
  * synchronous enters a namespace on the calling thread and is home again before it returns (the process aborts
- * otherwise); everything that is a promise runs on a worker or throw-away thread.
+ * otherwise); everything that is a promise runs on another thread.
  */
 export interface Binding {
   /* namespaces: `ns` is a descriptor of one, O_CLOEXEC */
   /** Opens what is at `path` (or the calling thread's own namespace for null). Throws EINVAL if it is no network namespace. */
   openNetns(path: string | null): number
   /**
-   * unshare(CLONE_NEWNET) on a throw-away thread, `lo` up (by netlink, when asked), bind-mounted on `path` (file made 0444;
+   * unshare(CLONE_NEWNET) on a thread kept for that alone, `lo` up (by netlink, when asked), bind-mounted on `path` (file made 0444;
    * EEXIST when something is there; the directory exists already), plus one NETLINK_ROUTE socket opened inside, all in one journey.
    * `path` null: not bound anywhere.
    */
