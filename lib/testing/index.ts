@@ -15,4 +15,5 @@ export {
   type NetnsView,
   type RulesetModel,
 } from './mock-kernel'
+export { kernelSuite, type KernelUnderTest } from './kernel-suite'
 export type { LinkSnapshot, NamespaceSnapshot, Snapshot } from './model/snapshot'

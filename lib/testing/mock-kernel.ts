@@ -88,6 +88,7 @@ export interface NetnsView extends NamespaceSnapshot {
  * by {@link kernelSuite}.
  */
 export class MockKernel implements Kernel {
+  readonly simulated = true
   /** Every call, oldest first. */
   readonly journal: KernelCall[] = []
   readonly ruleset: RulesetModel | undefined

@@ -1,4 +1,4 @@
-import { BITS, type Family, familyOf, formatIp, parseIp } from '../base/cidr'
+import { type Family, familyOf, formatIp, parseIp } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type {
   Address,
@@ -17,9 +17,9 @@ import type {
 import { asked, type MockKernel } from './mock-kernel'
 import { restartIpv6, showAddress, showLink, showRoute, stopIpv6 } from './model'
 import { findLink } from './model/links'
-import { allRoutes, covers, lookup, prefixOf } from './model/routes'
+import { allRoutes, lookup } from './model/routes'
 import { bindSocket } from './model/sockets'
-import type { Listener, Netns, RouteRecord } from './model/state'
+import type { Listener, Netns } from './model/state'
 import { readSysctl, writeSysctl } from './model/sysctls'
 
 /** The handle of a namespace of a {@link MockKernel}: what a `Stack` of the real kernel is, in memory. */
@@ -119,13 +119,7 @@ export class MockStack implements Stack {
       const ip = formatIp(parseIp(destination))
       const route = lookup(this.netns, ip)
       if (!route || ['blackhole', 'unreachable', 'prohibit'].includes(route.type)) return undefined
-      const shown = showRoute(route)
-      shown.destination = `${ip}/${BITS[route.family]}`
-      const source = route.source ?? sourceFor(route, ip)
-      if (source !== undefined) shown.source = source
-      // what is for ourselves goes through lo, whichever link has the address
-      if (route.type === 'local') shown.link = findLink(this.netns, 'lo')?.index ?? route.link?.index
-      return shown
+      return showRoute(route)
     })
   }
 
@@ -255,15 +249,6 @@ export class MockStack implements Stack {
       body,
     )
   }
-}
-
-/** The address that a packet would bear: of the link's, the one whose subnet holds the next hop, or the first. */
-function sourceFor({ link, family, gateway }: RouteRecord, ip: string): string | undefined {
-  if (!link) return undefined
-  const hop = prefixOf(gateway ?? ip)
-  const own = link.addresses.filter(a => a.prefix.family === family && !a.tentative)
-  const near = own.find(a => covers(a.prefix, hop))
-  return (near ?? own.find(a => a.scope === 'global'))?.ip
 }
 
 function matches(filter: ConntrackFilter, entry: ConntrackFilter): boolean {

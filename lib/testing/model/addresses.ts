@@ -51,7 +51,7 @@ export function addAddress(machine: Machine, link: LinkRecord, wanted: NewAddres
   if (prefix.family === 6) {
     if (machine.lacks.has('ipv6')) refuse('EOPNOTSUPP')
     if (/^ff/i.test(ip))
-      refuse('EINVAL', 'ipv6: Cannot assign multicast address without "IFA_F_MCAUTOJOIN" flag.')
+      refuse('EADDRNOTAVAIL', 'ipv6: Cannot assign multicast address without "IFA_F_MCAUTOJOIN" flag.')
     if (ipv6Disabled(machine, link)) refuse('EACCES', 'ipv6: IPv6 is disabled on this device.')
     // one interface has an IPv6 address once, whatever the prefix length
     if (link.addresses.some(a => a.ip === ip)) refuse('EEXIST', 'ipv6: address already assigned.')

@@ -122,7 +122,7 @@ export function makeLink(
     mac: wanted.mac ?? randomMac(),
     macSet: wanted.mac !== undefined,
     mtu: wanted.mtu ?? 1500,
-    mtuSet: wanted.mtu !== undefined,
+    mtuSet: false,
     up: false,
     promiscuous: false,
     alias: undefined,
@@ -270,7 +270,6 @@ function below(
   finish: (link: LinkRecord) => void,
 ): LinkRecord {
   const link = makeLink(netns, { ...spec, mtu: spec.mtu ?? parent.mtu })
-  link.mtuSet = spec.mtu !== undefined
   link.parent = parent
   parent.children.add(link)
   finish(link)

@@ -204,7 +204,7 @@ function checkNextHop4(netns: Netns, route: RouteRecord): void {
     return
   }
   if (route.onLink) {
-    if (!link) refuse('EINVAL', 'Nexthop device required for onlink.')
+    if (!link) refuse('ENODEV', 'Nexthop device required for onlink.')
     if (!link.up) refuse('ENETDOWN', 'Nexthop device is not up.')
     return
   }

@@ -74,6 +74,7 @@ export interface LinkRecord {
   /** Somebody chose it: a bridge then no longer follows its ports' lowest. */
   macSet: boolean
   mtu: number
+  /** Somebody changed it later: a bridge then no longer follows its ports. What it was made with does not count. */
   mtuSet: boolean
   up: boolean
   promiscuous: boolean
