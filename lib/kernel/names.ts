@@ -2,6 +2,11 @@ import { randomInt } from 'node:crypto'
 import type { LinkRef, Stack } from './kernel'
 import type { Resolver } from './netlink/resolver'
 
+interface Spec {
+  name: string
+  index?: number
+}
+
 /** A link that the batch makes or renames. */
 interface Born {
   inode: number
@@ -63,8 +68,7 @@ export class Names implements Resolver {
     const born = this.search(stack.inode, ref)
     if (born) {
       if (born.index === 0) {
-        born.index = randomInt(LOWEST, HIGHEST)
-        this.chosen.set(born.of, born.index)
+        born.index = this.choose(born.of)
         this.incomplete = true // the message that makes it has been written without
       }
       return born.index
@@ -78,8 +82,8 @@ export class Names implements Resolver {
     return found ?? 0
   }
 
-  born(link: { name: string; index?: number }, netns: Stack | undefined): number {
-    const index = link.index ?? this.chosen.get(link) ?? 0
+  born(link: Spec, netns: Stack | undefined, peer?: Spec): number {
+    const index = this.indexOf(link) || (peer && this.indexOf(peer) ? this.choose(link) : 0)
     this.news.push({ inode: (netns ?? this.here()).inode, name: link.name, index, of: link })
     return index
   }
@@ -90,6 +94,16 @@ export class Names implements Resolver {
 
   netns(stack: Stack): number {
     return this.descriptor(stack)
+  }
+
+  private indexOf(link: Spec): number {
+    return link.index ?? this.chosen.get(link) ?? 0
+  }
+
+  private choose(link: object): number {
+    const index = randomInt(LOWEST, HIGHEST)
+    this.chosen.set(link, index)
+    return index
   }
 
   private search(inode: number, name: string): Born | undefined {

@@ -99,7 +99,7 @@ const flag = (value: boolean): number => (value ? 1 : 0)
 export function encodeAddLink(w: Writer, link: LinkSpec, resolve: Resolver): void {
   const up = link.up ? IFF_UP : 0
   w.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
-  ifinfo(w, 0, resolve.born(link, link.netns), up, up)
+  ifinfo(w, 0, resolve.born(link, link.netns, 'peer' in link ? link.peer : undefined), up, up)
   if ('parent' in link && link.kind !== 'vxlan' && link.parent !== undefined)
     w.attr32(IFLA_LINK, resolve.link(link.parent))
   w.attrText(IFLA_IFNAME, link.name)
