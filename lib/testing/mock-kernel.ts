@@ -417,7 +417,7 @@ export class MockKernel implements Kernel {
   }
 
   private netnsOf(stack: Stack): Netns {
-    if (stack instanceof MockStack) {
+    if (stack instanceof MockStack && stack.isOf(this)) {
       stack.check()
       return stack.netns
     }

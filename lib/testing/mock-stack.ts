@@ -40,8 +40,9 @@ export class MockStack implements Stack {
     return this.netns.inode
   }
 
-  get isOpen(): boolean {
-    return !this.closed
+  /** @internal */
+  isOf(kernel: MockKernel): boolean {
+    return this.kernel === kernel
   }
 
   apply(changes: Change[]): Promise<void> {
