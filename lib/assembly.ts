@@ -9,7 +9,7 @@ import type { Context } from './core/context'
 import { Events } from './core/events'
 import { Reaper } from './core/reaper'
 import { schemas } from './core/schemas'
-import { openFiles } from './dns/files'
+import { openFiles } from './dns/files/files'
 import { Warm } from './core/warm'
 import type { ResolverOptions, SandboxResolver } from './dns/contract'
 import { openNames, openResolver } from './dns/resolver'
@@ -60,7 +60,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       backend: firewall.backend,
       userlandProxy: settings.userlandProxy,
       log,
-      proxy: kernel.simulated ? new InertProxy() : undefined,
+      proxy: kernel.simulated ? new InertProxy(host) : undefined,
     })
     undo.push('close the ports', () => publisher.close())
 

@@ -18,6 +18,7 @@ import {
   silence,
   sysctlsFor,
 } from './core/inside'
+import { markOf } from './core/mark'
 import { dnsNames, hostsEntries, nameRecord } from './core/names'
 import type { JoinRecord, SandboxRecord } from './core/records'
 import type { SandboxResolver, SandboxView } from './dns/contract'
@@ -67,6 +68,8 @@ export class Sandbox {
   #resolver: SandboxResolver | undefined
   /** Value of net.ipv6.conf.default.disable_ipv6 inside, as far as we know. */
   #ipv6Default: string | undefined
+  /** A link was put into its namespace once. */
+  #hadLinks = false
   #gone = false
 
   /** @internal */
@@ -224,6 +227,7 @@ export class Sandbox {
       sandboxKey: this.key ?? '',
       netns: this.mode === 'host' ? undefined : stack,
       interfaceName: join.interfaceName,
+      interfaceIndex: await this.#freeIndex(stack),
       sandboxOptions: {},
     })
     undo.push(`driver ${driver.name} leaves`, async () => {
@@ -267,6 +271,24 @@ export class Sandbox {
     await this.shape(endpoint)
     await this.#open(endpoint, undo)
     await this.#announce(endpoint, undo)
+  }
+
+  /** Says on the host's end whose it is: `ip link` shows it, and what a crash left behind can be told from what others made. */
+  #mark(attachment: Attachment, endpointId: string): Change[] {
+    const { arrives, source } = attachment.interface ?? {}
+    return arrives === 'born' && source
+      ? [{ op: 'setLink', link: source, alias: markOf(this.#context.name, endpointId) }]
+      : []
+  }
+
+  /** A small one, as people expect of eth0. In a namespace that only we have put links in, no question to the kernel. */
+  async #freeIndex(stack: Stack): Promise<number | undefined> {
+    if (this.mode === 'host') return undefined
+    if (this.mode === 'own' && !this.#hadLinks) {
+      this.#hadLinks = true
+      return 2 // after lo
+    }
+    return Math.max(...(await stack.links()).map(({ index }) => index)) + 1
   }
 
   /** A fresh link inherits `default`: one write there, rarely, instead of one for every link. */
@@ -765,6 +787,7 @@ export class Sandbox {
     const join = endpoint.record.join as JoinRecord
     this.#endpoints.set(endpoint.id, endpoint)
     this.#elected = elect(this.#candidates())
+    this.#hadLinks = true
     if (!join.attachment) return
     join.published = await this.#context.publisher.readopt(join.published)
     const named = { ...identity(endpoint), aliases: endpoint.record.config.aliases }

@@ -21,7 +21,13 @@ export async function join(
         mtu: state.mtu,
         master: state.link,
         up: true,
-        peer: { name: request.interfaceName, netns: request.netns, mac: endpoint.mac, mtu: state.mtu },
+        peer: {
+          name: request.interfaceName,
+          index: request.interfaceIndex,
+          netns: request.netns,
+          mac: endpoint.mac,
+          mtu: state.mtu,
+        },
       },
     },
   ]

@@ -11,6 +11,7 @@ import type { Sandbox } from '../sandbox'
 import { applyLeniently, carryOut, type Context } from './context'
 import type { Difference } from './difference'
 import { addressesOf } from './inside'
+import { bearsMark } from './mark'
 import type { NetworkRecord, SandboxRecord } from './records'
 
 /** The nouns that there are. */
@@ -263,9 +264,6 @@ function checkEndpoint(endpoint: Endpoint, sandbox: Sandbox, inside: Facts, host
 
 /* -------------------------------------------------------------------- what belongs to nobody */
 
-/** The mark that this controller leaves on its links. */
-export const markOf = (name: string, endpointId: string): string => `${name}:${endpointId.slice(0, 12)}`
-
 async function strays(
   { name, host: stack, kernel, reaper, runDir }: Context,
   world: World,
@@ -280,7 +278,7 @@ async function strays(
   )
   const found: Difference[] = []
   for (const link of host.links.values())
-    if (link.alias?.startsWith(`${name}:`) && !wanted.has(link.name) && !reaper.isDoomed(stack, link.name))
+    if (bearsMark(name, link.alias) && !wanted.has(link.name) && !reaper.isDoomed(stack, link.name))
       found.push({
         kind: 'stray',
         problem: 'unwanted',

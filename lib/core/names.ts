@@ -8,7 +8,15 @@ type ConfiguredRecord = NetworkOptions['dns']['records'][number]
 /** Records as configured on a network → as the zones take them. */
 export const customRecords = (records: ConfiguredRecord[]): CustomRecord[] => records.map(customRecord)
 
-function customRecord({ name, type, value, ttl, port = 0, priority, weight }: ConfiguredRecord): CustomRecord {
+function customRecord({
+  name,
+  type,
+  value,
+  ttl,
+  port = 0,
+  priority,
+  weight,
+}: ConfiguredRecord): CustomRecord {
   switch (type) {
     case 'A':
     case 'AAAA':

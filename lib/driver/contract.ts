@@ -106,6 +106,8 @@ export interface JoinRequest {
   netns?: Stack
   /** The name that the interface will have inside. */
   interfaceName: string
+  /** The index that it should have inside; the kernel's choice when absent. */
+  interfaceIndex?: number
   /** The options of the sandbox that Docker hands to drivers (exposed ports, port maps), for remote ones. */
   sandboxOptions: Record<string, unknown>
 }

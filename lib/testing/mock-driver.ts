@@ -22,7 +22,7 @@ interface Calls {
   createNetwork: { spec: NetworkSpec; answer: { state: NetworkState; plan?: Plan } }
   deleteNetwork: { network: DriverNetwork; answer: Plan }
   createEndpoint: { network: DriverNetwork; endpoint: EndpointSpec; answer: EndpointAnswer }
-  deleteEndpoint: { network: DriverNetwork; endpoint: EndpointSpec; answer: void }
+  deleteEndpoint: { network: DriverNetwork; endpoint: EndpointSpec; answer: undefined }
   join: { network: DriverNetwork; endpoint: EndpointSpec; request: JoinRequest; answer: Attachment }
   leave: { network: DriverNetwork; endpoint: EndpointSpec; answer: Plan }
 }
