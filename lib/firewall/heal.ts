@@ -28,6 +28,8 @@ export interface Patient {
   heal(): Promise<FirewallProblem[]>
   /** Looks for rules of others that drop our traffic. */
   foreign(): Promise<FirewallProblem[]>
+  /** Was it a child process of ours that changed the ruleset? */
+  isOwn?(pid: number): boolean
   /** A table name that nobody uses, for learning which process id we have in the kernel's eyes. */
   probe?: { table: string; commands: string }
   /** Milliseconds between checks without an event; for backends of which the kernel tells nothing. */
@@ -119,7 +121,7 @@ export class Healer {
       if (pid !== undefined) this.pid = pid
       return
     }
-    if (table === undefined || pid === this.pid) return
+    if (table === undefined || pid === this.pid || (pid !== undefined && this.patient.isOwn?.(pid))) return
     if (this.patient.owns(family, table)) this.soon()
     else if (event.object !== 'element') this.foreignSoon()
   }

@@ -34,6 +34,7 @@ export const SETS: { name: string; kind: 'set' | 'map'; type: string; interval?:
     return [
       { name: `guarded${f}`, kind: 'set' as const, type: ip },
       { name: `reach${f}`, kind: 'set' as const, type: `${ip} . ifname` },
+      { name: `self${f}`, kind: 'set' as const, type: `${ip} . ${ip}` },
       { name: `source${f}`, kind: 'map' as const, type: `ifname : ${ip}` },
       { name: `ports${f}`, kind: 'map' as const, type: `inet_proto . inet_service : ${ip} . inet_service` },
       {
@@ -125,6 +126,8 @@ const CHAINS: { name: string; hook?: string; rules: string[] }[] = [
     rules: [
       'ct status dnat iifname . oifname @same masquerade',
       'iifname . oifname @same return',
+      // Bridged by br_netfilter after translation: no input interface is known here.
+      ...FAMILIES.map(f => `ct status dnat ${IP[f]} saddr . ${IP[f]} daddr @self${f} masquerade`),
       'oifname @links ip saddr 127.0.0.0/8 masquerade',
       'meta nfproto . iifname @masqueraded masquerade',
       ...FAMILIES.map(f => `snat ${IP[f]} to iifname map @source${f}`),
@@ -222,9 +225,13 @@ export const nftRenderer: Renderer = {
     const links = [network.link, ...network.trustedLinks].map(quoted)
     return endpoint.addresses.flatMap(address => {
       const f = familyOf(address)
-      if (network.families.find(family => family.family === f)?.mode !== 'nat') return []
+      const mode = network.families.find(family => family.family === f)?.mode
       const key = checkedIp(address, f)
+      const self = { set: `self${f}`, key: `${key} . ${key}` }
+      if (mode === 'nat-unprotected') return [self]
+      if (mode !== 'nat') return []
       return [
+        self,
         { set: `guarded${f}`, key },
         ...links.map(link => ({ set: `reach${f}`, key: `${key} . ${link}` })),
       ]

@@ -77,7 +77,10 @@ export function nftablesProblem(stack: Stack): CnmError | undefined {
 }
 
 /** Takes away what another backend made in an earlier run: when the recorded backend is not the one that starts now. */
-export async function removeFirewall(backend: Backend, options: Omit<FirewallOptions, 'backend'>): Promise<void> {
+export async function removeFirewall(
+  backend: Backend,
+  options: Omit<FirewallOptions, 'backend'>,
+): Promise<void> {
   const { name = 'libcnm', stack, chainPrefix = 'DOCKER' } = options
   if (backend === 'nftables' && !nftablesProblem(stack)) stack.nft(renderRemoval(name))
   if (backend === 'iptables' && !iptablesProblem(stack)) await removeIptables(stack, chainPrefix)

@@ -1,0 +1,349 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { accessSync, constants } from 'node:fs'
+import { join } from 'node:path'
+import { type Family } from '../base/cidr'
+import { CnmError, isCnmError } from '../base/errors'
+import { Locks } from '../base/locks'
+import type { Stack } from '../kernel/kernel'
+import { checkedTable } from './check'
+import type { Firewall, FirewallChange, FirewallProblem } from './contract'
+import { foreignDrops } from './foreign'
+import { Forwarding } from './forwarding'
+import { Healer, type ProblemListener } from './heal'
+import { type Delta, Model } from './model'
+import type { FirewallParts } from './nftables'
+import {
+  compareSaved,
+  FAMILIES,
+  iptablesRenderer,
+  parseSave,
+  renderIptablesDelta,
+  renderIptablesReset,
+  type Saved,
+  TABLES,
+} from './render-iptables'
+
+const PROGRAMS: Record<Family, { restore: string; save: string }> = {
+  4: { restore: 'iptables-restore', save: 'iptables-save' },
+  6: { restore: 'ip6tables-restore', save: 'ip6tables-save' },
+}
+/** Seconds to wait for the lock that all users of the old xtables share. */
+const LOCK_WAIT = '10'
+/** Milliseconds. The old xtables tell nobody when they change. */
+const PERIOD = 30_000
+/** Process ids of our own children that are remembered, so that their changes are not taken for somebody else's. */
+const REMEMBERED = 64
+
+export interface IptablesParts extends FirewallParts {
+  chainPrefix: string
+}
+
+/** Why iptables cannot be used; undefined if it can. */
+export function iptablesProblem(_stack: Stack): CnmError | undefined {
+  const absent = Object.values(PROGRAMS)
+    .flatMap(({ restore, save }) => [restore, save])
+    .filter(program => !inPath(program))
+  if (absent.length === 0) return undefined
+  return new CnmError(
+    'ERR_FIREWALL_UNAVAILABLE',
+    `${absent.join(', ')} not found in PATH; "apt-get install iptables" installs them`,
+    { absent },
+  )
+}
+
+function inPath(program: string): boolean {
+  return (process.env.PATH ?? '').split(':').some(directory => {
+    try {
+      accessSync(join(directory, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+/** The same firewall for hosts without libnftables: one iptables-restore per family and operation, in Docker's chains. */
+export class IptablesFirewall implements Firewall {
+  readonly backend = 'iptables'
+  private model: Model
+  private readonly forwarding: Forwarding
+  private readonly healer: Healer
+  private readonly locks = new Locks()
+  private readonly children: number[] = []
+  private started = false
+  /** What an earlier run left stands until the first change says what should. */
+  private adopted = false
+
+  constructor(private readonly parts: IptablesParts) {
+    checkedTable(parts.chainPrefix)
+    this.model = this.newModel()
+    this.forwarding = new Forwarding(parts.stack, parts.ipForward)
+    this.healer = new Healer({
+      stack: parts.stack,
+      log: parts.log,
+      owns: (family, table) => (family === 'ip' || family === 'ip6') && (TABLES as string[]).includes(table),
+      isOwn: pid => this.children.includes(pid),
+      heal: () => this.exclusive(() => this.heal()),
+      foreign: async () => this.foreign(),
+      period: PERIOD,
+    })
+  }
+
+  start(): Promise<void> {
+    return this.exclusive(async () => {
+      const saved = await this.saved(4)
+      this.adopted = saved.has(`filter ${this.parts.chainPrefix}-FORWARD`)
+      if (!this.adopted) await this.install()
+      this.started = true
+      this.healer.start()
+    })
+  }
+
+  apply(change: FirewallChange): Promise<void> {
+    return this.exclusive(async () => {
+      this.mustBeStarted()
+      await this.forwarding.need(change.addNetworks ?? [])
+      const plan = this.model.plan(change)
+      await this.take(plan, plan.commit)
+      this.forwarding.forget(change.removeNetworks ?? [])
+      this.forwarding.allowLocal(plan.mappings, id => this.model.network(id))
+    })
+  }
+
+  /** A few lines; if they are refused, rules that we count on may be gone, so everything is sent once. */
+  private async take(delta: Delta, commit: () => void): Promise<void> {
+    if (!this.adopted)
+      try {
+        await this.restoreDelta(delta)
+        commit()
+        return
+      } catch (error) {
+        if (!isCnmError(error, 'ERR_FIREWALL')) throw error
+        this.parts.log.debug('the firewall refused a change; sending everything', { error })
+      }
+    const before = this.model.state()
+    commit()
+    try {
+      await this.install()
+      this.adopted = false
+    } catch (error) {
+      this.model = this.newModel(before)
+      throw error
+    }
+  }
+
+  private async restoreDelta(delta: Delta): Promise<void> {
+    const first = renderIptablesDelta(delta, 4)
+    const second = renderIptablesDelta(delta, 6)
+    if (first) await this.restore(4, first)
+    try {
+      if (second) await this.restore(6, second)
+    } catch (error) {
+      // Each family is a transaction of its own.
+      if (first) await this.restore(4, renderIptablesDelta({ removed: delta.added, added: delta.removed }, 4))
+      throw error
+    }
+  }
+
+  state(): ReturnType<Firewall['state']> {
+    return this.model.state()
+  }
+
+  reset(state: FirewallChange): Promise<void> {
+    return this.exclusive(async () => {
+      this.mustBeStarted()
+      await this.forwarding.need(state.addNetworks ?? [])
+      const before = this.model
+      this.model = this.newModel(state)
+      try {
+        await this.install(before.items())
+      } catch (error) {
+        this.model = before
+        throw error
+      }
+      this.adopted = false
+      this.forwarding.allowLocal(state.addMappings ?? [], id => this.model.network(id))
+    })
+  }
+
+  check(): Promise<FirewallProblem[]> {
+    return this.exclusive(async () => [
+      ...(await this.missing()),
+      ...this.forwarding.check(),
+      ...this.foreign(),
+    ])
+  }
+
+  repair(): Promise<boolean> {
+    return this.exclusive(async () => {
+      this.mustBeStarted()
+      return (await this.heal()).length > 0
+    })
+  }
+
+  private async heal(): Promise<FirewallProblem[]> {
+    if (!this.started) return []
+    const problems = await this.missing()
+    if (problems.length) {
+      await this.install()
+      this.adopted = false
+    }
+    return [...problems, ...this.forwarding.repair()]
+  }
+
+  onProblem(listener: ProblemListener): void {
+    this.healer.on(listener)
+  }
+
+  stop({ remove = false } = {}): Promise<void> {
+    this.healer.stop()
+    return this.exclusive(async () => {
+      this.started = false
+      if (!remove) return
+      for (const family of FAMILIES)
+        await this.restore(
+          family,
+          renderIptablesReset(this.parts.chainPrefix, this.model.items(), await this.saved(family), family, {
+            remove: true,
+          }),
+        )
+      this.model = this.newModel()
+    })
+  }
+
+  private newModel(state?: FirewallChange): Model {
+    const model = new Model(iptablesRenderer(this.parts.chainPrefix))
+    if (state) model.plan(state).commit()
+    return model
+  }
+
+  /** `before`: the items whose rules may be there still. */
+  private async install(before = this.model.items()): Promise<void> {
+    const { chainPrefix } = this.parts
+    const items = this.model.items()
+    for (const family of FAMILIES) {
+      const saved = await this.saved(family)
+      await this.restore(family, renderIptablesReset(chainPrefix, items, saved, family, { before }))
+    }
+  }
+
+  private async missing(): Promise<FirewallProblem[]> {
+    if (this.adopted) return []
+    const problems: FirewallProblem[] = []
+    for (const family of FAMILIES) {
+      const { lost, strange } = compareSaved(
+        this.parts.chainPrefix,
+        this.model.items(),
+        await this.saved(family),
+        family,
+      )
+      if (lost.length === 0 && strange.length === 0) continue
+      problems.push({
+        kind: 'missing',
+        message: `IPv${family}: ${lost.length} iptables rules are missing and ${strange.length} strange ones stand in our chains`,
+        remedy: 'repair() puts it right; find out who changes the rules of this controller',
+        details: { family, lost: lost.slice(0, 20), strange: strange.slice(0, 20) },
+      })
+    }
+    return problems
+  }
+
+  /** Our own rules stand in the tables that would otherwise be others', and let our traffic through there. */
+  private foreign(): FirewallProblem[] {
+    const ours = ['filter']
+    try {
+      return foreignDrops(this.parts.stack, [], drop => ours.includes(drop.table.split(' ')[0] ?? ''))
+    } catch (error) {
+      // Without libnftables the tables of others cannot be read; that is why this backend is there.
+      if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_FIREWALL')) return []
+      throw error
+    }
+  }
+
+  private async saved(family: Family): Promise<Saved> {
+    return parseSave(await run(this.parts.stack, PROGRAMS[family].save, [], '', pid => this.remember(pid)))
+  }
+
+  private async restore(family: Family, text: string): Promise<void> {
+    await run(this.parts.stack, PROGRAMS[family].restore, ['--noflush', '-w', LOCK_WAIT], text, pid =>
+      this.remember(pid),
+    )
+  }
+
+  private remember(pid: number): void {
+    this.children.push(pid)
+    if (this.children.length > REMEMBERED) this.children.shift()
+  }
+
+  private exclusive<T>(body: () => Promise<T>): Promise<T> {
+    return this.locks.run('', body)
+  }
+
+  private mustBeStarted(): void {
+    if (!this.started) throw new CnmError('ERR_CLOSED', `the firewall ${this.parts.name} is not started`)
+  }
+}
+
+/** Takes away what a run of this backend left behind. */
+export async function removeIptables(stack: Stack, prefix: string): Promise<void> {
+  for (const family of FAMILIES) {
+    const saved = parseSave(await run(stack, PROGRAMS[family].save, [], ''))
+    if (!saved.has(`filter ${prefix}-FORWARD`)) continue
+    await run(
+      stack,
+      PROGRAMS[family].restore,
+      ['--noflush', '-w', LOCK_WAIT],
+      renderIptablesReset(prefix, new Map(), saved, family, { remove: true }),
+    )
+  }
+}
+
+/** Runs a program of iptables inside the namespace: a child is born where the thread is. */
+function run(
+  stack: Stack,
+  program: string,
+  parameters: string[],
+  input: string,
+  born?: (pid: number) => void,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child: ChildProcess = stack.run(() =>
+      spawn(program, parameters, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } }),
+    )
+    if (child.pid !== undefined) born?.(child.pid)
+    const output: Buffer[] = []
+    const complaint: Buffer[] = []
+    child.stdout?.on('data', (data: Buffer) => output.push(data))
+    child.stderr?.on('data', (data: Buffer) => complaint.push(data))
+    child.stdin?.on('error', () => {}) // it ended before it read everything: the exit status says why
+    child.on('error', cause =>
+      reject(
+        new CnmError(
+          'ERR_FIREWALL_UNAVAILABLE',
+          `${program} cannot be run: ${cause.message}; "apt-get install iptables" installs it`,
+          { program },
+          { cause },
+        ),
+      ),
+    )
+    child.on('close', status => {
+      if (status === 0) resolve(Buffer.concat(output).toString())
+      else reject(refusal(program, Buffer.concat(complaint).toString(), input))
+    })
+    child.stdin?.end(input)
+  })
+}
+
+function refusal(program: string, complaint: string, input: string): CnmError {
+  const line = Number(/line:? (\d+)/.exec(complaint)?.[1] ?? 0)
+  const culprit = line > 0 ? input.split('\n')[line - 1] : undefined
+  const reason = complaint.trim().split('\n').slice(0, 3).join('; ') || 'no reason given'
+  const code = /Permission denied|you must be root|not permitted/.test(complaint)
+    ? 'ERR_PRIVILEGE'
+    : 'ERR_FIREWALL'
+  return new CnmError(code, `${program} refused the change: ${reason}${culprit ? ` (${culprit})` : ''}`, {
+    program,
+    output: complaint,
+    line: culprit,
+  })
+}
