@@ -16,4 +16,16 @@ export {
   type RulesetModel,
 } from './mock-kernel'
 export { kernelSuite, type KernelUnderTest } from './kernel-suite'
+export type { ConntrackEntry } from './model/state'
 export type { LinkSnapshot, NamespaceSnapshot, Snapshot } from './model/snapshot'
+export { ipamSuite, type IpamSuiteOptions } from './ipam-suite'
+export {
+  type IpamAnswer,
+  type IpamArguments,
+  type IpamMethod,
+  IpamScript,
+  MockIpamDriver,
+  type MockIpamOptions,
+  type RecordedIpamCall,
+} from './mock-ipam'
+export { MockDriver, type MockDriverCall, type MockDriverMethod, type MockDriverOptions } from './mock-driver'
