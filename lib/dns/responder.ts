@@ -132,6 +132,11 @@ export class Responder {
       this.#forward(message, question, name, foreign => reply(this.#finish(foreign, message, question, tcp)))
   }
 
+  /** Answers laid out and kept. */
+  get held(): number {
+    return this.#templates.size
+  }
+
   statistics(): ResolverStatistics {
     return {
       ...this.counts,

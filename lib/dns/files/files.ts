@@ -125,7 +125,11 @@ class Files implements SandboxFiles {
     const whole = `${lines.join('\n')}\n`
     if (whole === this.#hostsText) return
     const current = readText(this.paths.hosts)
-    if (current === undefined || current === this.#hostsText || this.#written.hosts.includes(digest(current))) {
+    if (
+      current === undefined ||
+      current === this.#hostsText ||
+      this.#written.hosts.includes(digest(current))
+    ) {
       this.#note('hosts', whole)
       writeInPlace(this.paths.hosts, whole)
     } else {
