@@ -2,6 +2,7 @@
  * A host with two bridges (and whatever the test adds), containers behind them, a client on the LAN and one behind a second
  * link of the host: namespaces, all in this process. Probes are plain sockets that were opened inside.
  */
+import { spawn, spawnSync } from 'node:child_process'
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
@@ -63,7 +64,8 @@ export class Scene {
     return stack
   }
 
-  async build(): Promise<void> {
+  /** `bridged`: does br_netfilter hand packets between ports of a bridge to the firewall? Settings of a namespace. */
+  async build(bridged = false): Promise<void> {
     for (const place of ['host', 'lan', 'vpn', 'a1', 'a2', 'b1'] as const) {
       const stack = await this.kernel.create(join(this.directory, place))
       this.stacks.set(place, stack)
@@ -71,6 +73,8 @@ export class Scene {
       stack.setSysctls({ 'net/ipv6/conf/default/accept_dad': '0' })
     }
     const host = this.at('host')
+    for (const key of ['net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables'])
+      if (host.sysctl(key) !== undefined) host.setSysctls({ [key]: bridged ? '1' : '0' })
     const pair = (name: string, place: Place, master?: string) => ({
       op: 'addLink' as const,
       link: {
@@ -83,20 +87,28 @@ export class Scene {
     })
     const address = (link: string, text: string) => ({ op: 'addAddress' as const, link, address: text })
     await host.apply([
-      { op: 'addLink', link: { kind: 'bridge', name: 'brA', up: true, mac: '02:00:00:00:00:0a', multicastSnooping: false } },
-      { op: 'addLink', link: { kind: 'bridge', name: 'brB', up: true, mac: '02:00:00:00:00:0b', multicastSnooping: false } },
+      {
+        op: 'addLink',
+        link: { kind: 'bridge', name: 'brA', up: true, mac: '02:00:00:00:00:0a', multicastSnooping: false },
+      },
+      {
+        op: 'addLink',
+        link: { kind: 'bridge', name: 'brB', up: true, mac: '02:00:00:00:00:0b', multicastSnooping: false },
+      },
       pair('lan0', 'lan'),
       pair('vpn0', 'vpn'),
       pair('vethA1', 'a1', 'brA'),
       pair('vethA2', 'a2', 'brA'),
       pair('vethB1', 'b1', 'brB'),
       // As the bridge driver does where br_netfilter hands bridged packets to the firewall.
-      ...(host.sysctl('net/bridge/bridge-nf-call-iptables') === '1'
+      ...(bridged
         ? ['vethA1', 'vethA2', 'vethB1'].map(link => ({ op: 'setPort' as const, link, hairpin: true }))
         : []),
       ...['10.1.0.1/24', 'fd01::1/64'].map(text => address('brA', text)),
       ...['10.2.0.1/24', 'fd02::1/64'].map(text => address('brB', text)),
-      ...['192.168.50.1/24', '192.168.50.9/24', 'fd50::1/64', 'fd50::9/64'].map(text => address('lan0', text)),
+      ...['192.168.50.1/24', '192.168.50.9/24', 'fd50::1/64', 'fd50::9/64'].map(text =>
+        address('lan0', text),
+      ),
       ...['192.168.60.1/24', 'fd60::1/64'].map(text => address('vpn0', text)),
     ])
     for (const [place, length, gateway] of [
@@ -150,7 +162,13 @@ export class Scene {
   }
 
   /** The client's address as the server saw it; `closed` when nothing or a refusal comes back. */
-  probe(from: Place, protocol: Protocol, address: string, port: number, patience = PATIENCE): Promise<string> {
+  probe(
+    from: Place,
+    protocol: Protocol,
+    address: string,
+    port: number,
+    patience = PATIENCE,
+  ): Promise<string> {
     return protocol === 'tcp'
       ? this.tcp(from, address, port, patience)
       : this.udp(from, address, port, patience)
@@ -211,9 +229,35 @@ export class Scene {
     })
   }
 
+  /** As the bridge driver does when endpoints of a network may not talk to one another. */
+  async isolate(isolated: boolean): Promise<void> {
+    await this.at('host').apply(['vethA1', 'vethA2'].map(link => ({ op: 'setPort', link, isolated })))
+  }
+
+  /** Runs a program inside a namespace and returns what it prints: an independent witness. Undefined if it fails. */
+  run(place: Place, program: string, ...parameters: string[]): string | undefined {
+    const { status, stdout } = this.at(place).run(() =>
+      spawnSync(program, parameters, { encoding: 'utf8', timeout: 20_000, maxBuffer: 1 << 28 }),
+    )
+    return status === 0 ? stdout : undefined
+  }
+
+  /** Does an echo request come back? */
+  async ping(from: Place, address: string, seconds: number): Promise<boolean> {
+    const child = this.at(from).run(() =>
+      spawn('ping', ['-q', '-n', '-c', '1', '-W', String(seconds), address], { stdio: 'ignore' }),
+    )
+    return new Promise((resolve, reject) => {
+      child.on('error', reject)
+      child.on('close', status => resolve(status === 0))
+    })
+  }
+
   async close(): Promise<void> {
     for (const socket of this.sockets) socket.destroy()
-    await Promise.all(this.servers.map(server => new Promise<void>(resolve => void server.close(() => resolve()))))
+    await Promise.all(
+      this.servers.map(server => new Promise<void>(resolve => void server.close(() => resolve()))),
+    )
     for (const [place, stack] of this.stacks) {
       stack.close()
       await this.kernel.remove(join(this.directory, place))
