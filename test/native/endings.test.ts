@@ -17,6 +17,8 @@ const prologue = (programs: string) => `
 const pause = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds))
 const descriptors = () => readdirSync('/proc/self/fd').length
 
+jest.setTimeout(120_000)
+
 let b: Binding
 let directory: ReturnType<typeof scratch>
 let programs: string
@@ -78,12 +80,12 @@ describe('workers', () => {
     expect(descriptors() - before).toBeLessThanOrEqual(rounds * 4)
     expect(threadNamespaces()).toHaveLength(1)
     expect(b.exchangeSync({ fd: net.route, messages: Buffer.alloc(0), count: 0 }).errors).toEqual([])
-  }, 60_000)
+  }, 120_000)
 
   test('several at once, beside the main thread', async () => {
     await Promise.all([1, 2, 3, 4].map(i => terminated(BUSY, i * 20, { ns: net.ns })))
     expect(threadNamespaces()).toHaveLength(1)
-  }, 60_000)
+  }, 120_000)
 
   test('descriptors of subscriptions, exchanges and journeys go with the worker', async () => {
     const program = `
@@ -99,7 +101,7 @@ describe('workers', () => {
     await pause(20)
     expect(descriptors()).toBe(before)
     expect(threadNamespaces()).toHaveLength(1)
-  }, 60_000)
+  }, 120_000)
 
   test('a namespace that was made for a worker that is gone is removed again', async () => {
     const made = join(directory.path, 'made')
@@ -114,7 +116,7 @@ describe('workers', () => {
     await terminated(program, 100, { made })
     expect(readdirSync(made)).toEqual([])
     expect(descriptors()).toBe(before)
-  }, 60_000)
+  }, 120_000)
 })
 
 describe('processes', () => {

@@ -48,10 +48,12 @@ function failure(act: () => unknown): object | undefined {
 
 async function until(condition: () => boolean): Promise<void> {
   for (let waits = 0; !condition(); waits++) {
-    if (waits === 5000) throw new Error('waited in vain')
+    if (waits === 20_000) throw new Error('waited in vain')
     await new Promise(resolve => setTimeout(resolve, 1))
   }
 }
+
+jest.setTimeout(120_000)
 
 let b: Binding
 let directory: ReturnType<typeof scratch>
@@ -297,7 +299,7 @@ describe('exchange', () => {
       errno: 110,
     })
     b.close(fd)
-  }, 20_000)
+  }, 60_000)
 
   test('a socket without a kernel side is an error, not silence', async () => {
     const fd = b.socket(net.ns, AF_NETLINK, SOCK_RAW, 2 /* NETLINK_USERSOCK */)

@@ -50,4 +50,4 @@ test('AddressSanitizer finds nothing in 10,000 calls', async () => {
   } finally {
     directory.remove()
   }
-}, 120_000)
+}, 150_000)

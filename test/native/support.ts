@@ -55,7 +55,7 @@ export function runCommand(
       env: { ...process.env, ...options.env },
       cwd: options.cwd,
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: (options.seconds ?? 50) * 1000,
+      timeout: (options.seconds ?? 110) * 1000,
       killSignal: 'SIGKILL',
     })
     let stdout = ''
