@@ -87,7 +87,7 @@ export class Controller {
     await restore(this.#context, records, this.#world)
     if (settings.predefined)
       await createPredefined(this, settings.predefined === true ? {} : settings.predefined)
-    this.#drift.start()
+    await this.#drift.start()
   }
 
   /** Names this controller: its firewall table, its run directory, the mark on its links. */

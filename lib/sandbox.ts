@@ -250,7 +250,7 @@ export class Sandbox {
         stack: host,
         changes: [...(attachment.plan?.changes ?? []), ...arrival(attachment, join.interfaceName, stack)],
       }
-      this.#prepareIpv6(stack, endpoint, attachment)
+      this.#prepareIpv6(stack, endpoint, attachment, undo)
       undo.push('take the interface out', () => this.#takeOut(stack, attachment, join))
       if (attachment.plan?.undo?.length)
         undo.push('host side', () => applyLeniently(host, attachment.plan?.undo as Change[]))
@@ -292,11 +292,17 @@ export class Sandbox {
   }
 
   /** A fresh link inherits `default`: one write there, rarely, instead of one for every link. */
-  #prepareIpv6(stack: Stack, endpoint: Endpoint, attachment: Attachment): void {
+  #prepareIpv6(stack: Stack, endpoint: Endpoint, attachment: Attachment, undo: Undo): void {
     if (this.mode === 'host' || attachment.interface?.arrives !== 'born') return
     const value = this.#needsIpv6(endpoint, attachment) ? '0' : '1'
-    if (this.#ipv6Default === value) return
-    stack.setSysctls({ 'net/ipv6/conf/default/disable_ipv6': value })
+    const before = this.#ipv6Default
+    if (before === value) return
+    undo.push('default of IPv6', () => {
+      stack.setSysctls({ [IPV6_DEFAULT]: before ?? '0' })
+      this.#ipv6Default = before
+    })
+    if (before === undefined && stack.sysctl(IPV6_DEFAULT) === undefined) return // a kernel without IPv6
+    stack.setSysctls({ [IPV6_DEFAULT]: value })
     this.#ipv6Default = value
   }
 
@@ -1194,6 +1200,8 @@ export interface SandboxHooks {
   /** What `host-gateway` stands for. */
   hostGateway(): string | undefined
 }
+
+const IPV6_DEFAULT = 'net/ipv6/conf/default/disable_ipv6'
 
 /** On networks whose only purpose is to give sandboxes a way out. */
 export const FALLBACK_LABEL = 'libcnm.fallback-gateway'

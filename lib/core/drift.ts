@@ -1,4 +1,4 @@
-import type { KernelEvent, Watch } from '../kernel/kernel'
+import type { KernelEvent, Link, Watch } from '../kernel/kernel'
 import { shadowed } from '../ipam/host'
 import { check, type World } from './check'
 import type { Context } from './context'
@@ -13,14 +13,18 @@ export class DriftWatch {
   #watch: Watch | undefined
   #timer: NodeJS.Timeout | undefined
   #running = false
+  /** Links of the host by index, as the events tell them: a route's link is told before the route. */
+  readonly #links = new Map<number, Link>()
 
   constructor(context: Context, world: World) {
     this.#context = context
     this.#world = world
   }
 
-  start(): void {
+  async start(): Promise<void> {
     this.#watch = this.#context.host.watch(['link', 'address', 'route'], event => this.#hear(event))
+    for (const link of await this.#context.host.links())
+      if (!this.#links.has(link.index)) this.#links.set(link.index, link)
   }
 
   stop(): void {
@@ -30,6 +34,10 @@ export class DriftWatch {
   }
 
   #hear(event: KernelEvent): void {
+    if (event.topic === 'link') {
+      if (event.change === 'set') this.#links.set(event.link.index, event.link)
+      else this.#links.delete(event.link.index)
+    }
     if (event.topic === 'route') this.#look(event)
     else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
   }
@@ -63,25 +71,19 @@ export class DriftWatch {
       name,
       subnets: ipam.map(({ subnet }) => subnet),
     }))
-    const suspects = shadowed(candidates, event)
-    if (suspects.length === 0) return
-    // Our own bridges have routes to our subnets, too: find out whose link it is before crying wolf.
-    void this.#context.host.links().then(
-      links => {
-        const own = networks.flatMap(({ link }) => link ?? [])
-        for (const { network, subnet, route } of shadowed(candidates, event, own, links)) {
-          const found = networks.find(({ id }) => id === network)
-          if (found)
-            this.#context.events.emit({
-              type: 'network.shadowed',
-              network: { id: found.id, name: found.name, driver: found.driver },
-              subnet,
-              route,
-            })
-        }
-      },
-      () => {},
-    )
+    if (shadowed(candidates, event).length === 0) return
+    // Our own bridges have routes to our subnets, too.
+    const own = networks.flatMap(({ link }) => link ?? [])
+    for (const { network, subnet, route } of shadowed(candidates, event, own, [...this.#links.values()])) {
+      const found = networks.find(({ id }) => id === network)
+      if (found)
+        this.#context.events.emit({
+          type: 'network.shadowed',
+          network: { id: found.id, name: found.name, driver: found.driver },
+          subnet,
+          route,
+        })
+    }
   }
 
   #arm(): void {

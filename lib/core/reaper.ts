@@ -8,7 +8,11 @@ interface Doomed {
   stack: Stack
   link: string
   due: number
+  attempts: number
 }
+
+/** A link that could not be deleted so often is reported, and left to `check` and `repair`. */
+const ATTEMPTS = 4
 
 /**
  * Deletes links in the background. Deleting a veth costs its caller some 36 ms (the kernel waits for an RCU grace
@@ -27,7 +31,7 @@ export class Reaper {
 
   /** `delay` in milliseconds. Naming a link again moves its time. */
   doom(stack: Stack, link: string, delay = 20): void {
-    this.#doomed.set(`${stack.inode}/${link}`, { stack, link, due: Date.now() + delay })
+    this.#doomed.set(`${stack.inode}/${link}`, { stack, link, due: Date.now() + delay, attempts: 0 })
     this.#arm()
   }
 
@@ -45,10 +49,11 @@ export class Reaper {
   }
 
   /** Everything that is doomed goes now; resolves when it is gone. */
-  settle(): Promise<void> {
+  async settle(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    return this.#reap(Number.POSITIVE_INFINITY)
+    do await this.#reap(Number.POSITIVE_INFINITY)
+    while (this.#doomed.size > 0)
   }
 
   #arm(): void {
@@ -77,13 +82,19 @@ export class Reaper {
   }
 
   async #remove(stack: Stack, entries: [string, Doomed][]): Promise<void> {
+    let failure: unknown
     try {
       await stack.apply(entries.map(([, { link }]) => ({ op: 'removeLink', link, ifExists: true })))
     } catch (error) {
-      if (!isCnmError(error, 'ERR_CLOSED', 'ERR_LINK_NOT_FOUND'))
-        this.#onProblem(`cannot remove ${entries.map(([, { link }]) => link).join(', ')}`, error)
-    } finally {
-      for (const [key, doomed] of entries) if (this.#doomed.get(key) === doomed) this.#doomed.delete(key)
+      if (!isCnmError(error, 'ERR_CLOSED', 'ERR_LINK_NOT_FOUND')) failure = error
+    }
+    for (const [key, doomed] of entries) {
+      if (this.#doomed.get(key) !== doomed) continue
+      doomed.attempts += 1
+      doomed.due = Date.now() + 50 * doomed.attempts
+      if (failure && doomed.attempts < ATTEMPTS) continue
+      this.#doomed.delete(key)
+      if (failure) this.#onProblem(`cannot remove ${doomed.link}`, failure)
     }
   }
 }
