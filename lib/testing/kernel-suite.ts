@@ -357,6 +357,139 @@ const REFUSALS: Refusal[] = [
     change: { op: 'removeFdb', link: 'vx0', mac: '02:00:00:00:00:08', remote: '192.0.2.9' },
     errno: 'ENOENT',
   },
+  // more on links
+  {
+    title: 'a new link with an MTU below 68',
+    change: add({ kind: 'veth', name: 'vc', mtu: 67, peer: { name: 'vd' } }),
+    errno: 'EINVAL',
+  },
+  {
+    title: 'a new link whose peer has a bad MTU',
+    change: add({ kind: 'veth', name: 'vc', peer: { name: 'vd', mtu: 65536 } }),
+    errno: 'EINVAL',
+  },
+  {
+    title: 'a new bridge with a multicast MAC',
+    change: add({ kind: 'bridge', name: 'br2', mac: '01:00:00:00:00:01' }),
+    errno: 'EADDRNOTAVAIL',
+  },
+  {
+    title: 'a new veth with a zero MAC',
+    change: add({ kind: 'veth', name: 'vc', mac: '00:00:00:00:00:00', peer: { name: 'vd' } }),
+    errno: 'EADDRNOTAVAIL',
+  },
+  {
+    title: 'a new veth whose peer has a multicast MAC',
+    change: add({ kind: 'veth', name: 'vc', peer: { name: 'vd', mac: '01:00:00:00:00:01' } }),
+    errno: 'EADDRNOTAVAIL',
+  },
+  {
+    title: 'a peer with a name of 16 bytes',
+    change: add({ kind: 'veth', name: 'vc', peer: { name: 'a123456789012345' } }),
+    errno: 'ERANGE',
+  },
+  {
+    title: 'a peer with a bad name',
+    change: add({ kind: 'veth', name: 'vc', peer: { name: 'a/b' } }),
+    errno: 'EINVAL',
+  },
+  {
+    title: 'an index as master that there is none of',
+    change: { op: 'setLink', link: 'va', master: 4711 },
+    errno: 'EINVAL',
+  },
+  {
+    title: 'removal of an absent index',
+    change: { op: 'removeLink', link: 4711 },
+    errno: 'ENODEV',
+    code: ABSENT,
+  },
+  {
+    title: 'a rename to 16 bytes',
+    change: { op: 'setLink', link: 'va', rename: 'a123456789012345' },
+    errno: 'ERANGE',
+  },
+  {
+    title: 'a neighbour on an absent link',
+    change: { op: 'setNeighbour', link: 'nope', address: '10.0.0.8', mac: '02:00:00:00:00:08' },
+    errno: 'ENODEV',
+    code: ABSENT,
+  },
+  {
+    title: 'a port flag of an absent link',
+    change: { op: 'setPort', link: 'nope', hairpin: true },
+    errno: 'ENODEV',
+    code: ABSENT,
+  },
+  {
+    title: 'a gateway on a link that is down',
+    given: [{ op: 'setLink', link: 'va', up: false }],
+    change: route('10.9.0.0/16', { link: 'va', gateway: '10.0.0.5' }),
+    errno: 'ENETUNREACH',
+  },
+  { title: 'a route without link and gateway', change: route('10.9.0.0/16'), errno: 'ENODEV' },
+  { title: 'an IPv6 route without link and gateway', change: route('fd00:9::/64'), errno: 'ENODEV' },
+  {
+    title: 'an IPv6 source address that is not here',
+    change: route('fd00:9::/64', { link: 'va', source: 'fd00:88::1' }),
+    errno: 'EINVAL',
+  },
+  {
+    title: 'an IPv6 gateway on a link that is down',
+    given: [{ op: 'setLink', link: 'va', up: false }],
+    change: route('fd00:9::/64', { link: 'va', gateway: 'fe80::1' }),
+    errno: 'ENETDOWN',
+  },
+  { title: 'a VNI of more than 24 bits', needs: ['vxlan'], change: vxlan('vx0', 2 ** 24), errno: 'ERANGE' },
+  {
+    title: 'a VLAN up on a parent that is down',
+    needs: ['vlan'],
+    given: [
+      add({ kind: 'vlan', name: 'vl0', parent: 'va', id: 7 }),
+      { op: 'setLink', link: 'va', up: false },
+    ],
+    change: { op: 'setLink', link: 'vl0', up: true },
+    errno: 'ENETDOWN',
+  },
+  {
+    title: 'a macvlan with a larger MTU than its parent',
+    needs: ['macvlan'],
+    given: [macvlan('mv0', 'va')],
+    change: { op: 'setLink', link: 'mv0', mtu: 1501 },
+    errno: 'EINVAL',
+  },
+  {
+    title: 'a VLAN on lo',
+    needs: ['vlan'],
+    change: add({ kind: 'vlan', name: 'vl0', parent: 'lo', id: 7 }),
+    errno: 'EOPNOTSUPP',
+  },
+  {
+    title: 'a VLAN id above 4094',
+    needs: ['vlan'],
+    change: add({ kind: 'vlan', name: 'vl0', parent: 'va', id: 4095 }),
+    errno: 'ERANGE',
+  },
+  {
+    title: 'a VLAN with a larger MTU than its parent',
+    needs: ['vlan'],
+    given: [add({ kind: 'vlan', name: 'vl0', parent: 'va', id: 7 })],
+    change: { op: 'setLink', link: 'vl0', mtu: 1501 },
+    errno: 'ERANGE',
+  },
+  {
+    title: 'a MAC for an ipvlan',
+    needs: ['ipvlan'],
+    given: [add({ kind: 'ipvlan', name: 'iv0', parent: 'va', mode: 'l2' })],
+    change: { op: 'setLink', link: 'iv0', mac: '02:00:00:00:00:09' },
+    errno: 'EOPNOTSUPP',
+  },
+  {
+    title: 'an ipvlan on lo',
+    needs: ['ipvlan'],
+    change: add({ kind: 'ipvlan', name: 'iv0', parent: 'lo', mode: 'l2' }),
+    errno: 'EINVAL',
+  },
   // macvlan, ipvlan, vlan
   {
     title: 'a macvlan on an absent parent',
@@ -851,9 +984,25 @@ export function kernelSuite(makeKernel: () => Promise<KernelUnderTest>): void {
       ])
     })
 
+    test('an FDB entry of the device itself', async () => {
+      await host.apply([...SCENE, { op: 'setFdb', link: 'va', mac: '02:00:00:00:00:08', self: true }])
+      const va = await indexOf(host, 'va')
+      expect(await host.neighbours({ link: va ?? 0, bridge: true })).toEqual(
+        expect.arrayContaining([expect.objectContaining({ mac: '02:00:00:00:00:08', self: true })]),
+      )
+      await host.apply([{ op: 'removeFdb', link: 'va', mac: '02:00:00:00:00:08', self: true }])
+    })
+
     test('macvlan', async () => {
       if (lacks(['macvlan'])) return
-      await host.apply([...SCENE, macvlan('mv0', 'va'), macvlan('mv1', 'mv0')])
+      await host.apply([
+        ...SCENE,
+        { op: 'setLink', link: 'va', up: false },
+        macvlan('mv0', 'va'),
+        { op: 'setLink', link: 'mv0', up: true },
+        { op: 'setLink', link: 'va', up: true },
+        macvlan('mv1', 'mv0'),
+      ])
       const va = await indexOf(host, 'va')
       expect(await host.link('mv0')).toMatchObject({
         kind: 'macvlan',

@@ -129,12 +129,12 @@ function announceNeighbour(
   })
 }
 
-/** Entries with a remote are the vxlan device's own; the others belong to the bridge, which must exist. */
+/** An entry is the device's own or its bridge's, which must exist. Only a tunnel heeds a remote. */
 function fdbOf(link: LinkRecord, wanted: { mac: string; remote?: string; self?: boolean }): FdbRecord {
   const self = wanted.self ?? wanted.remote !== undefined
   if (!self && !link.master) refuse('EOPNOTSUPP')
-  if (wanted.remote !== undefined && !link.data.vxlan) refuse('EOPNOTSUPP')
-  return { mac: wanted.mac, self, ...(wanted.remote !== undefined && { remote: wanted.remote }) }
+  const remote = link.data.vxlan && wanted.remote
+  return { mac: wanted.mac, self, ...(remote !== undefined && { remote }) }
 }
 
 /** Broadcast, multicast, or the all-zero MAC of a vxlan: where what is unknown goes. */

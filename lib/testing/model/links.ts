@@ -335,7 +335,7 @@ function forgetRoute(netns: Netns, link: LinkRecord, route: RouteRecord) {
 /** Up and down, with all that follows in addresses and routes, here and on links that depend on it. */
 export function setUp(machine: Machine, link: LinkRecord, up: boolean): void {
   if (link.up === up) return
-  if (up && link.parent && link.kind !== 'vxlan' && !link.parent.up) refuse('ENETDOWN')
+  if (up && link.kind === 'vlan' && !link.parent?.up) refuse('ENETDOWN')
   link.up = up
   if (up) startIp(machine, link)
   else stopIp(machine, link)
