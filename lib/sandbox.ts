@@ -248,7 +248,11 @@ export class Sandbox {
       const sysctls = sysctlsFor(attachment, join.options, join.interfaceName)
       const hostward: Step = {
         stack: host,
-        changes: [...(attachment.plan?.changes ?? []), ...arrival(attachment, join.interfaceName, stack)],
+        changes: [
+          ...(attachment.plan?.changes ?? []),
+          ...arrival(attachment, join.interfaceName, stack),
+          ...this.#mark(attachment, endpoint.id),
+        ],
       }
       this.#prepareIpv6(stack, endpoint, attachment, undo)
       undo.push('take the interface out', () => this.#takeOut(stack, attachment, join))
