@@ -1,7 +1,6 @@
 /** The addresses of a network itself: its pools, gateways and auxiliary addresses. All of them, or none. */
 import {
   addressOf,
-  BITS,
   canonicalIp,
   type Cidr,
   contains,
@@ -77,7 +76,7 @@ export interface NetworkIpam {
  * Throws ERR_INVALID_CIDR, ERR_INVALID_ADDRESS, ERR_POOL_INVALID, ERR_POOL_OVERLAP, ERR_POOLS_EXHAUSTED,
  * ERR_POOL_EXHAUSTED, ERR_ADDRESS_OUT_OF_RANGE, ERR_ADDRESS_IN_USE, ERR_HOST_ROUTE_CONFLICT, ERR_IPAM_DRIVER.
  */
-export function allocateNetwork(driver: IpamDriver, request: NetworkIpamRequest): Promise<NetworkIpam> {
+export async function allocateNetwork(driver: IpamDriver, request: NetworkIpamRequest): Promise<NetworkIpam> {
   const { scope = 'local', skipGateway = false } = request
   checkConfigs(4, request.ipv4 ?? [])
   checkConfigs(6, request.ipv6 ?? [])
@@ -100,7 +99,7 @@ export function allocateNetwork(driver: IpamDriver, request: NetworkIpamRequest)
  * After a restart, for a driver that `requiresReplay`: asks again for exactly what the network had. The host is not
  * looked at, for the network is there. The answer replaces what is stored.
  */
-export function replayNetwork(
+export async function replayNetwork(
   driver: IpamDriver,
   had: NetworkIpam,
   request: Pick<NetworkIpamRequest, 'owner' | 'space' | 'scope' | 'options'>,
@@ -359,14 +358,10 @@ function subnetOf(family: Family, what: string, text: string): Cidr {
 function checkInside(family: Family, what: string, text: string, subnet: Cidr | undefined): void {
   const ip = parseIp(text)
   if (ip.family !== family)
-    throw new CnmError(
-      'ERR_INVALID_ADDRESS',
-      `${what} ${text} is not an IPv${family} address (${BITS[family]} bits)`,
-      {
-        address: text,
-        family,
-      },
-    )
+    throw new CnmError('ERR_INVALID_ADDRESS', `${what} ${text} is not an IPv${family} address`, {
+      address: text,
+      family,
+    })
   if (subnet !== undefined && !contains(subnet, ip))
     throw new CnmError('ERR_ADDRESS_OUT_OF_RANGE', `${what} ${text} is not in subnet ${formatCidr(subnet)}`, {
       address: text,

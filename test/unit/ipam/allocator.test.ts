@@ -67,7 +67,7 @@ describe('default pools', () => {
 
   test('IPv6: none without a host id; a /48 of the host with one', () => {
     expect(everything(SPACES.local, 6)).toEqual([])
-    // printf 'some host' | sha256sum: the low 40 bits of the first 8 bytes follow fd
+    // printf 'some host' | sha256sum begins 247ab4d4 4b55496b: the low 40 bits of these 8 bytes follow fd
     const { base, size } = uniqueLocalPool('some host')
     expect({ base, size }).toEqual({
       base: expect.stringMatching(/^fd[0-9a-f]{2}:[0-9a-f:]+::\/48$/),

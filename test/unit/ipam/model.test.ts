@@ -212,7 +212,7 @@ test('addresses: every answer as the model gives it; none lost, none twice, none
       allocator.releasePool(id)
       expect(allocator.pools()).toEqual([])
     }),
-    { numRuns: 400 },
+    { numRuns: 200 },
   )
 })
 
@@ -224,15 +224,13 @@ const SOURCES = [
   { base: '10.9.0.224/27', size: 30 },
 ]
 
-const small = fc
-  .tuple(fc.nat(511), fc.integer({ min: 0, max: 9 }))
-  .map(
-    ([n, host]): Cidr => ({
-      family: 4,
-      length: 32 - host,
-      value: 0x0a090000n + ((BigInt(n) >> BigInt(host)) << BigInt(host)),
-    }),
-  )
+const small = fc.tuple(fc.nat(511), fc.integer({ min: 0, max: 9 })).map(
+  ([n, host]): Cidr => ({
+    family: 4,
+    length: 32 - host,
+    value: 0x0a090000n + ((BigInt(n) >> BigInt(host)) << BigInt(host)),
+  }),
+)
 
 type PoolStep =
   | { op: 'any'; length: number | undefined; exclude: Cidr[] }
@@ -339,6 +337,6 @@ test('pools: every answer as the model gives it', () => {
         outcome(() => allocator.requestPool({ space: SPACES.local, family: 4, pool: '10.9.0.0/16' }).pool),
       ).toBe('10.9.0.0/16')
     }),
-    { numRuns: 400 },
+    { numRuns: 200 },
   )
 })

@@ -49,17 +49,18 @@ describe('Bitmap', () => {
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 100 },
     )
   })
 
   test('fills up from below across levels, and empties', () => {
     const bitmap = new Bitmap()
     const size = 70_000
+    let inOrder = 0
     for (let n = 0; n < size; n++) {
-      expect(bitmap.nextFree(0)).toBe(n)
-      bitmap.add(n)
+      if (bitmap.nextFree(0) === n && bitmap.add(n)) inOrder++
     }
+    expect(inOrder).toBe(size)
     for (const hole of [0, 31, 32, 1023, 1024, 32_767, 32_768, 69_999]) {
       bitmap.delete(hole)
       expect(bitmap.nextFree(0)).toBe(hole)

@@ -48,7 +48,7 @@ test('parse6 reads what is an IPv6 address without dots, and nothing else', () =
       expect(parse6(text, words)).toBe(plain)
       if (plain) expect(words).toEqual(toWords(parseIp(text).value))
     }),
-    { numRuns: 5000 },
+    { numRuns: 3000 },
   )
   for (const text of [
     ':',
@@ -132,7 +132,7 @@ test('Numbering: address → offset → address, at every length', () => {
         expect(() => numbering.offsetOf(formatIp(other))).toThrow(/is not in pool/)
       else expect(BigInt(numbering.offsetOf(formatIp(other)))).toBe(distance)
     }),
-    { numRuns: 1000 },
+    { numRuns: 500 },
   )
 })
 

@@ -1,0 +1,209 @@
+import {
+  clashes,
+  type HostView,
+  refuseClash,
+  shadowed,
+  type UsedSubnet,
+  usedSubnets,
+} from '../../../lib/ipam/host'
+import type { Address, KernelEvent, Link, Route, Rule } from '../../../lib/kernel/kernel'
+
+const link = (index: number, name: string): Link => ({
+  index,
+  name,
+  kind: undefined,
+  mac: undefined,
+  mtu: 1500,
+  up: true,
+  carrier: true,
+  loopback: name === 'lo',
+  master: undefined,
+  parent: undefined,
+  alias: undefined,
+  statistics: {
+    rxBytes: 0,
+    txBytes: 0,
+    rxPackets: 0,
+    txPackets: 0,
+    rxErrors: 0,
+    txErrors: 0,
+    rxDropped: 0,
+    txDropped: 0,
+  },
+})
+const route = (destination: string, more: Partial<Route> = {}): Route => ({
+  family: destination.includes(':') ? 6 : 4,
+  destination,
+  type: 'unicast',
+  metric: 0,
+  table: 254,
+  scope: 'global',
+  protocol: 4,
+  ...more,
+})
+const rule = (more: Partial<Rule>): Rule => ({ family: 4, priority: 100, table: 52, ...more })
+const address = (at: number, text: string): Address => ({
+  link: at,
+  address: text,
+  scope: 'global',
+  tentative: false,
+  permanent: true,
+})
+
+const LINKS = [link(1, 'lo'), link(2, 'eth0'), link(3, 'tun0'), link(4, 'cnm-web'), link(5, 'docker0')]
+const view = (parts: Partial<HostView>): HostView => ({
+  routes: [],
+  rules: [],
+  addresses: [],
+  links: LINKS,
+  resolvers: [],
+  ...parts,
+})
+const subnets = (used: UsedSubnet[]) => used.map(({ subnet }) => subnet)
+
+test('routes of every table, rules, addresses and resolvers count, each with its description', () => {
+  const used = usedSubnets(
+    view({
+      routes: [
+        route('10.8.0.0/16', { link: 3, table: 52 }),
+        route('192.168.7.0/24', { link: 2, gateway: '192.168.1.1' }),
+        route('10.66.0.0/16', { type: 'blackhole' }),
+        route('127.0.0.0/8', { type: 'local', link: 1, table: 255 }),
+        route('fd11::/64', { link: 9 }),
+      ],
+      rules: [
+        rule({ source: '10.20.0.0/16' }),
+        rule({ destination: '10.21.0.0/24', table: 254 }),
+        rule({ mark: 7 }),
+      ],
+      addresses: [address(2, '192.168.1.5/24'), address(5, '172.17.0.1/16')],
+      resolvers: ['10.99.0.53', 'fd99::53', 'fe80::1%eth0', 'nonsense'],
+    }),
+  )
+  expect(used.map(({ subnet, kind, description }) => [subnet, kind, description])).toEqual([
+    ['192.168.7.0/24', 'route', 'route 192.168.7.0/24 via 192.168.1.1 dev eth0'],
+    ['10.66.0.0/16', 'route', 'route blackhole 10.66.0.0/16'],
+    ['fd11::/64', 'route', 'route fd11::/64 dev 9'],
+    ['10.8.0.0/16', 'route', 'route 10.8.0.0/16 dev tun0 table 52'],
+    ['127.0.0.0/8', 'route', 'route local 127.0.0.0/8 dev lo table local'],
+    ['10.20.0.0/16', 'rule', 'rule 100 from 10.20.0.0/16 table 52'],
+    ['10.21.0.0/24', 'rule', 'rule 100 to 10.21.0.0/24 table main'],
+    ['192.168.1.0/24', 'address', 'address 192.168.1.5/24 dev eth0'],
+    ['172.17.0.0/16', 'address', 'address 172.17.0.1/16 dev docker0'],
+    ['10.99.0.53/32', 'resolver', 'resolver 10.99.0.53'],
+    ['fd99::53/128', 'resolver', 'resolver fd99::53'],
+  ])
+})
+
+test('default routes do not count, whole or cut in pieces; nor multicast, broadcast, link-local', () => {
+  const used = usedSubnets(
+    view({
+      routes: [
+        route('0.0.0.0/0', { link: 2 }),
+        route('::/0', { link: 2 }),
+        route('0.0.0.0/1', { link: 3 }),
+        route('128.0.0.0/1', { link: 3 }),
+        route('8.0.0.0/7', { link: 3 }),
+        route('2000::/3', { link: 3 }),
+        route('224.0.0.0/4', { link: 2 }),
+        route('239.1.1.0/24', { link: 2 }),
+        route('ff00::/8', { type: 'multicast', link: 2, table: 255 }),
+        route('192.168.1.255/32', { type: 'broadcast', link: 2, table: 255 }),
+        route('fe80::/64', { link: 2 }),
+      ],
+      rules: [rule({ source: '0.0.0.0/0' })],
+      addresses: [address(2, 'fe80::1/64')],
+    }),
+  )
+  expect(used).toEqual([])
+})
+
+test('a /8 and fc00::/7 count', () => {
+  expect(subnets(usedSubnets(view({ routes: [route('10.0.0.0/8'), route('fc00::/7')] })))).toEqual([
+    '10.0.0.0/8',
+    'fc00::/7',
+  ])
+})
+
+test('our own links do not count, by index or name; one subnet counts once', () => {
+  const parts = {
+    routes: [
+      route('172.20.0.0/16', { link: 4 }),
+      route('172.17.0.0/16', { link: 5 }),
+      route('172.17.0.0/16', { table: 7 }),
+    ],
+    addresses: [address(4, '172.20.0.1/16'), address(5, '172.17.0.1/16')],
+  }
+  expect(subnets(usedSubnets(view(parts), ['cnm-web']))).toEqual(['172.17.0.0/16'])
+  expect(subnets(usedSubnets(view(parts), [4]))).toEqual(['172.17.0.0/16'])
+  expect(subnets(usedSubnets(view(parts), [4, 'docker0']))).toEqual(['172.17.0.0/16'])
+  expect(subnets(usedSubnets(view({ ...parts, routes: [] }), [4, 5]))).toEqual([])
+})
+
+test('a clash is refused with the route named, unless forced', () => {
+  const used = usedSubnets(
+    view({ routes: [route('10.8.0.0/16', { link: 3, table: 52 }), route('10.9.0.0/16', { link: 3 })] }),
+  )
+  expect(subnets(clashes('10.8.4.0/24', used))).toEqual(['10.8.0.0/16'])
+  expect(subnets(clashes('10.0.0.0/8', used))).toEqual(['10.9.0.0/16', '10.8.0.0/16'])
+  expect(clashes('10.10.0.0/24', used)).toEqual([])
+  expect(clashes('fd00::/64', used)).toEqual([])
+  expect(() => refuseClash('10.8.4.0/24', used)).toThrow(
+    expect.objectContaining({
+      code: 'ERR_HOST_ROUTE_CONFLICT',
+      message: 'subnet 10.8.4.0/24 clashes with what the host uses: route 10.8.0.0/16 dev tun0 table 52',
+    }),
+  )
+  refuseClash('10.8.4.0/24', used, true)
+  refuseClash('10.10.0.0/24', used)
+})
+
+describe('shadowed', () => {
+  const networks = [
+    { id: 'n1', name: 'web', subnets: ['172.18.0.0/16', 'fd00:1::/64'] },
+    { id: 'n2', name: 'db', subnets: ['172.19.0.0/16'] },
+  ]
+  const set = (made: Route): KernelEvent => ({ topic: 'route', change: 'set', route: made })
+
+  test('a route inside or equal to the subnet takes its packets', () => {
+    expect(shadowed(networks, set(route('172.18.4.0/24', { link: 3 })), ['cnm-web'], LINKS)).toEqual([
+      {
+        network: 'n1',
+        name: 'web',
+        subnet: '172.18.0.0/16',
+        route: 'route 172.18.4.0/24 dev tun0',
+        loser: 'network',
+      },
+    ])
+    expect(shadowed(networks, set(route('172.19.0.0/16', { link: 3 })))).toMatchObject([
+      { name: 'db', loser: 'network' },
+    ])
+    expect(shadowed(networks, set(route('fd00:1::/96', { link: 3 })))).toMatchObject([
+      { subnet: 'fd00:1::/64' },
+    ])
+  })
+
+  test('a wider route loses its packets to the networks, except in a table that is looked up first', () => {
+    expect(shadowed(networks, set(route('172.16.0.0/12', { link: 3 })))).toMatchObject([
+      { name: 'web', loser: 'route' },
+      { name: 'db', loser: 'route' },
+    ])
+    expect(shadowed(networks, set(route('172.16.0.0/12', { link: 3, table: 52 })))).toMatchObject([
+      { name: 'web', loser: 'network' },
+      { name: 'db', loser: 'network' },
+    ])
+  })
+
+  test('nothing for our own links, defaults, other subnets, other events', () => {
+    const none = [
+      set(route('172.18.0.0/16', { link: 4 })),
+      set(route('0.0.0.0/0', { link: 3 })),
+      set(route('128.0.0.0/1', { link: 3 })),
+      set(route('172.18.255.255/32', { type: 'broadcast', link: 3 })),
+      set(route('10.0.0.0/8', { link: 3 })),
+      { topic: 'route', change: 'removed', route: route('172.18.0.0/16', { link: 3 }) } as const,
+      { topic: 'overrun' } as const,
+    ]
+    for (const event of none) expect(shadowed(networks, event, ['cnm-web'], LINKS)).toEqual([])
+  })
+})
