@@ -13,7 +13,7 @@ export interface Binding {
   /** Opens what is at `path` (or the calling thread's own namespace for null). Throws EINVAL if it is no network namespace. */
   openNetns(path: string | null): number
   /**
-   * unshare(CLONE_NEWNET) on a thread kept for that alone, `lo` up (by netlink, when asked), bind-mounted on `path` (file made 0444;
+   * unshare(CLONE_NEWNET) on a thread kept for that alone, `lo` up, bind-mounted on `path` (file made 0444;
    * EEXIST when something is there; the directory exists already), plus one NETLINK_ROUTE socket opened inside, all in one journey.
    * `path` null: not bound anywhere.
    */
