@@ -55,6 +55,8 @@ export class Scene {
   readonly kernel = new LinuxKernel()
   readonly directory = mkdtempSync(join(tmpdir(), 'firewall-'))
   readonly stacks = new Map<Place, Stack>()
+  /** `PLACE PORT/PROTOCOL CLIENT`, for whatever came to a server, even where no answer found its way back. */
+  readonly heard = new Set<string>()
   private readonly servers: (Server | UdpSocket)[] = []
   private readonly sockets = new Set<Socket>()
 
@@ -138,6 +140,7 @@ export class Scene {
     })
     if (protocol === 'tcp') {
       const server = createServer(socket => {
+        this.heard.add(`${place} ${port}/tcp ${socket.remoteAddress}`)
         this.sockets.add(socket)
         socket.on('error', () => {})
         socket.write(`${socket.remoteAddress}\n`)
@@ -150,7 +153,10 @@ export class Scene {
     const server = createSocket(address.includes(':') ? 'udp6' : 'udp4')
     this.servers.push(server)
     server.on('error', () => {})
-    server.on('message', (_, peer) => server.send(`${peer.address}\n`, peer.port, peer.address))
+    server.on('message', (_, peer) => {
+      this.heard.add(`${place} ${port}/udp ${peer.address}`)
+      server.send(`${peer.address}\n`, peer.port, peer.address)
+    })
     await new Promise<void>(resolve => server.bind({ fd }, resolve))
   }
 
