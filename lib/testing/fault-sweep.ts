@@ -1,4 +1,4 @@
-import { isDeepStrictEqual } from 'node:util'
+import { inspect, isDeepStrictEqual } from 'node:util'
 import { isCnmError } from '../base/errors'
 import { type KernelCall, MockKernel, type MockKernelOptions } from './mock-kernel'
 import { type Snapshot, sorted } from './model/snapshot'
@@ -104,7 +104,7 @@ export async function faultSweep(scene: Scene, options: FaultSweepOptions = {}):
       )
     if (error.rollback)
       throw new Error(
-        `fault sweep: ${story()}, the rollback failed: ${JSON.stringify(error.rollback.map(String))}`,
+        `fault sweep: ${story()}, the rollback failed: ${inspect(error.rollback, { depth: 4 })}`,
         { cause: error },
       )
     demandEqual(before, normalise(kernel.snapshot()), `${story()}, the state is not the one before`)

@@ -3,7 +3,6 @@ import type { Address, Scope } from '../../kernel/kernel'
 import { refuse } from './refusal'
 import {
   addOwnRoute,
-  covers,
   dropRoute,
   METRIC_ADDRCONF,
   numberOf,
@@ -267,8 +266,3 @@ export function stopIpv6(machine: Machine, link: LinkRecord, keepStatic = false)
     )
       dropRoute(machine, link.netns, route)
 }
-
-export const hasAddress = (link: LinkRecord, ip: string): boolean =>
-  link.addresses.some(
-    a => a.ip === ip || (a.prefix.family === 4 && link.name === 'lo' && covers(a.prefix, prefixOf(ip))),
-  )

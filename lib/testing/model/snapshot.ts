@@ -14,7 +14,8 @@ export interface LinkSnapshot {
   mac: string
   mtu: number
   up: boolean
-  carrier: boolean
+  /** Not of bridges: whether one without ports has carrier depends on its past, which is no state to compare. */
+  carrier?: boolean
   /** Name of the bridge. */
   master?: string
   /** Name of the link below; with the namespace's name in front when it is another's. */
@@ -102,7 +103,7 @@ function describeLink(link: LinkRecord): LinkSnapshot {
     mac: link.mac,
     mtu: link.mtu,
     up: link.up,
-    carrier: hasCarrier(link),
+    carrier: link.kind === 'bridge' ? undefined : hasCarrier(link),
     master: link.master?.name,
     parent: link.parent && far(link.parent),
     peer: link.peer && far(link.peer),

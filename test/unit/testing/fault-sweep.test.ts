@@ -89,6 +89,31 @@ describe('faultSweep', () => {
     await expect(faultSweep(drifting)).rejects.toThrow('the retry led to another state')
   })
 
+  test('catches a rollback that fails', async () => {
+    const hopeless = async (kernel: MockKernel) => {
+      const host = await kernel.open()
+      return () =>
+        atomically(async undo => {
+          undo.push('never', () => Promise.reject(new Error('cannot be undone')))
+          await host.links()
+        })
+    }
+    await expect(faultSweep(hopeless)).rejects.toThrow(/the rollback failed: .*cannot be undone/s)
+  })
+
+  test('a bridge that once had a port is as good as a new one', () =>
+    faultSweep(async kernel => {
+      const host = await kernel.open()
+      await host.apply([{ op: 'addLink', link: { kind: 'bridge', name: 'br0', mac: '02:00:00:00:00:01' } }])
+      return () =>
+        atomically(async undo => {
+          undo.push('remove the veth', () => host.apply([{ op: 'removeLink', link: 'va', ifExists: true }]))
+          await host.apply([{ op: 'addLink', link: { kind: 'veth', name: 'va', peer: { name: 'vb' } } }])
+          await host.apply([{ op: 'setLink', link: 'va', master: 'br0' }])
+          await host.apply([{ op: 'setLink', link: 'br0', up: true }])
+        })
+    }))
+
   test('ends what the scene began', async () => {
     let closed = 0
     await faultSweep(async kernel => {

@@ -8,7 +8,7 @@ describe('speed', () => {
       { op: 'addLink', link: { kind: 'bridge', name: 'br0', up: true } },
       { op: 'addAddress', link: 'br0', address: '10.0.0.1/16' },
     ])
-    const start = performance.now()
+    const start = process.cpuUsage()
     for (let i = 0; i < 1000; i++) {
       const netns = await kernel.create(`/run/netns/${i}`)
       await kernel.transact([
@@ -38,10 +38,11 @@ describe('speed', () => {
       netns.close()
     }
     for (let i = 0; i < 1000; i++) await kernel.remove(`/run/netns/${i}`)
-    const ms = performance.now() - start
+    const { user, system } = process.cpuUsage(start)
+    const ms = (user + system) / 1000
     expect((await host.links()).map(link => link.name)).toEqual(['lo', 'eth0', 'br0'])
     if (process.env.SHOW_SPEED) console.log(`${ms.toFixed(0)} ms`)
-    // loose: the machine may be busy
-    expect(ms).toBeLessThan(5000)
+    // of processor time, and loose: the machine may be busy
+    expect(ms).toBeLessThan(10_000)
   })
 })
