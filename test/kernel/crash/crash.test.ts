@@ -49,7 +49,7 @@ const TRACES = [
 afterAll(async () => {
   // whatever a failure left: mounts first, innermost first
   for (const path of (await snapshotHost(undefined, [directory])).mounts.reverse())
-    execFileSync('umount', [path])
+    execFileSync('umount', ['-l', path])
   rmSync(directory, { recursive: true, force: true })
 })
 
@@ -127,17 +127,22 @@ test('a controller that was closed holds no namespace and no socket', async () =
 
 const at = () => ({ ...options, seed: 0, directory })
 
-/** Lets the victim work for a moment of random length and kills it: now and then while it is still opening. */
+/** Operations that a victim may live to end. */
+const LIFE = 40
+
+/** Lets the victim do a random number of operations and kills it in the midst of the next; now and then while it opens. */
 async function strike(victim: Victim, random: Random, before: WorldState): Promise<string[]> {
+  const problems: string[] = []
   victim.go()
-  const early = random.chance(0.25)
+  const [early, life, moment] = [random.chance(0.25), random.below(LIFE), random.next()]
   await victim.until(early ? 'opening' : 'open')
-  await new Promise(resolve => setTimeout(resolve, random.below(early ? 60 : 400)))
+  if (!early && !(await victim.work(life))) problems.push(`it did not get to ${life} operations`)
+  await new Promise(resolve => setTimeout(resolve, moment * (early ? 60 : 20))) // milliseconds
   await victim.kill()
   victim.acknowledged ??= before
-  return victim.unexpected.map(
-    ({ operation, error }) => `${operation} failed: ${JSON.stringify(error, null, 2)}`,
-  )
+  for (const { operation, error } of victim.unexpected)
+    problems.push(`${operation} failed: ${JSON.stringify(error, null, 2)}`)
+  return problems
 }
 
 async function verify(controller: Controller, victim: Victim, before: WorldState): Promise<string[]> {

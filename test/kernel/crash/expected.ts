@@ -1,7 +1,12 @@
 import { basename, dirname, join } from 'node:path'
 import type { Controller } from '../../../lib/index'
 import { openStore } from '../../../lib/store/open'
-import { type HostSnapshot, snapshotHost } from '../../support/host-snapshot'
+import {
+  type HostSnapshot,
+  snapshotHost,
+  snapshotStack,
+  type StackSnapshot,
+} from '../../support/host-snapshot'
 import type { Orders } from './protocol'
 
 /** What the host and the sandboxes should look like by what the controller says there is, in words of the snapshot. */
@@ -16,7 +21,7 @@ export async function hostDifferences(
   const found = differences('host', wanted, shownHost(host, at))
   await Promise.all(
     controller.sandboxes().map(async sandbox => {
-      const inside = await snapshotHost(sandbox.key, [])
+      const inside = await snapshotStack(sandbox.key)
       found.push(
         ...differences(`sandbox ${sandbox.containerId}`, wantedSandbox(sandbox), shownSandbox(inside)),
       )
@@ -170,7 +175,7 @@ function wantedSandbox(sandbox: ReturnType<Controller['sandbox']>): Picture {
   }
 }
 
-function shownSandbox(inside: HostSnapshot): Picture {
+function shownSandbox(inside: StackSnapshot): Picture {
   const defaults = inside.routes.filter(line => /^unicast default (via|dev) .*table main/.test(line))
   const v6 = defaults.filter(line => / metric /.test(line))
   return {

@@ -18,6 +18,7 @@ export class Victim {
   readonly touched = new Set<string>()
   readonly unexpected: Extract<Line, { at: 'unexpected' }>[] = []
   operations = 0
+  #enough: { operations: number; resolve: () => void } | undefined
   /** The operations of the last moments, for the report of a failure. */
   readonly history: string[] = []
 
@@ -46,6 +47,21 @@ export class Victim {
     await Promise.race([new Promise<void>(resolve => this.#waiting.push({ at, resolve })), this.#gone])
   }
 
+  /** Resolves to true when it has ended so many operations; to false when it does not get there. */
+  async work(operations: number, timeout = 60_000): Promise<boolean> {
+    if (operations <= this.operations) return true
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, timeout)
+    })
+    const enough = new Promise<void>(resolve => {
+      this.#enough = { operations, resolve }
+    })
+    await Promise.race([enough, this.#gone, late])
+    clearTimeout(timer)
+    return operations <= this.operations
+  }
+
   go(): void {
     this.#child.stdin!.write('go\n')
   }
@@ -63,8 +79,10 @@ export class Victim {
       this.acknowledged = line.state
       this.touched.clear()
     } else if (line.at === 'begin') for (const name of line.touches) this.touched.add(name)
-    else if (line.at === 'end') this.operations++
-    else if (line.at === 'unexpected') this.unexpected.push(line)
+    else if (line.at === 'end') {
+      this.operations++
+      if (this.#enough && this.operations >= this.#enough.operations) this.#enough.resolve()
+    } else if (line.at === 'unexpected') this.unexpected.push(line)
     if (line.at !== 'quiet') this.history.push(JSON.stringify(line))
     if (this.history.length > 40) this.history.shift()
   }
