@@ -3,7 +3,7 @@
  * like what it should be is a defect (or a link name that no firewall can quote), and nothing is sent.
  */
 import { isIPv4, isIPv6 } from 'node:net'
-import { type Family } from '../base/cidr'
+import { canonicalIp, type Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type { Protocol } from './contract'
 
@@ -34,7 +34,9 @@ export function checkedTable(name: string): string {
 }
 
 export function checkedIp(text: string, family: Family): string {
-  if (family === 4 ? isIPv4(text) : isIPv6(text) && /^[0-9a-f:]+$/.test(text)) return text
+  if (family === 4 && isIPv4(text)) return text
+  // What is compared with listings must be in the form of listings.
+  if (family === 6 && isIPv6(text) && !text.includes('%')) return canonicalIp(text)
   throw defect('address', text)
 }
 
@@ -42,8 +44,7 @@ export function checkedCidr(text: string, family: Family): string {
   const slash = text.indexOf('/')
   const tail = text.slice(slash + 1)
   if (slash > 0 && DECIMAL.test(tail) && Number(tail) <= (family === 4 ? 32 : 128)) {
-    checkedIp(text.slice(0, slash), family)
-    return text
+    return `${checkedIp(text.slice(0, slash), family)}/${tail}`
   }
   throw defect('subnet', text)
 }

@@ -66,6 +66,7 @@ export function iptablesRenderer(prefix: string): Renderer {
 
 function networkItems(prefix: string, network: FirewallNetwork, f: Family): Item[] {
   const link = checkedLink(network.link)
+  network.trustedLinks.forEach(checkedLink)
   const family = network.families.find(candidate => candidate.family === f)
   const filter = (chain: string) => `${f} filter ${prefix}${chain}`
   const within: Item[] = network.icc

@@ -194,6 +194,7 @@ const CREATED = [...ORDERED, ...CHAINS.filter(chain => !ORDERED.includes(chain))
 export const nftRenderer: Renderer = {
   network(network: FirewallNetwork): Item[] {
     const link = quoted(network.link)
+    network.trustedLinks.forEach(checkedLink)
     const items: Item[] = [
       { set: 'links', key: link },
       { set: 'same', key: `${link} . ${link}` },

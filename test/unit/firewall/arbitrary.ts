@@ -21,8 +21,8 @@ function networkOf(index: number, variant: number): FirewallNetwork {
       .filter(family => !(family === 6 && variant % 11 === 3))
       .map(family => ({
         family,
-        subnets: [family === 4 ? `10.${index}.0.0/16` : `fd00:${index}::/64`],
-        gateway: family === 4 ? `10.${index}.0.1` : `fd00:${index}::1`,
+        subnets: [family === 4 ? `10.${index}.0.0/16` : `fd00:${index + 1}::/64`],
+        gateway: family === 4 ? `10.${index}.0.1` : `fd00:${index + 1}::1`,
         mode: MODES[(variant >> (family === 4 ? 1 : 2)) % 4] ?? 'nat',
         masquerade:
           masquerade === 'given' ? (family === 4 ? '192.0.2.1' : '2001:db8::1') : (masquerade as boolean),
@@ -35,7 +35,7 @@ const endpointOf = (index: number): FirewallEndpoint => {
   return {
     id: `e${index}`,
     networkId: `n${n}`,
-    addresses: [`10.${n}.1.${index}`, `fd00:${n}::${index + 16}`],
+    addresses: [`10.${n}.1.${index}`, `fd00:${n + 1}::${index + 16}`],
   }
 }
 
