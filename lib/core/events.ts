@@ -41,21 +41,24 @@ export type CnmEvent = { time: number } & (
 )
 
 export type CnmEventType = CnmEvent['type']
-export type CnmEventOf<T extends CnmEventType | '*'> = T extends '*'
-  ? CnmEvent
-  : Extract<CnmEvent, { type: T }>
+/** The event of one type; several types may share a shape. */
+export type CnmEventOf<T extends CnmEventType | '*'> = T extends '*' ? CnmEvent : OfType<CnmEvent, T>
+type OfType<E, T> = E extends { type: infer U } ? (T extends U ? E & { type: T } : never) : never
 type Listener = (event: CnmEvent) => void
+/** Listeners of one type: what was handed in → what is called. */
+type Listeners = Map<Listener, Listener>
 /** An event without its time, distributed over the union. */
 export type Untimed = CnmEvent extends infer E ? (E extends CnmEvent ? Omit<E, 'time'> : never) : never
 
 /** Delivery is synchronous and in order; a listener that throws harms nobody but itself. */
 export class Events {
-  readonly #listeners = new Map<string, Set<Listener>>()
+  readonly #listeners = new Map<string, Listeners>()
+  readonly #streams = new Set<() => void>()
 
   emit(event: Untimed): void {
     const full = { time: Date.now(), ...event } as CnmEvent
     for (const key of [full.type, '*'])
-      for (const listener of this.#listeners.get(key) ?? []) {
+      for (const listener of [...(this.#listeners.get(key)?.values() ?? [])]) {
         try {
           listener(full)
         } catch {
@@ -65,42 +68,72 @@ export class Events {
   }
 
   on(type: string, listener: Listener): void {
-    const set = this.#listeners.get(type) ?? new Set()
-    this.#listeners.set(type, set.add(listener))
+    this.#add(type, listener, listener)
+  }
+
+  /** `off` with the same listener takes it back. */
+  once(type: string, listener: Listener): void {
+    this.#add(type, listener, event => {
+      this.off(type, listener)
+      listener(event)
+    })
+  }
+
+  #add(type: string, listener: Listener, called: Listener): void {
+    const listeners = this.#listeners.get(type) ?? new Map()
+    this.#listeners.set(type, listeners.set(listener, called))
   }
 
   off(type: string, listener: Listener): void {
     this.#listeners.get(type)?.delete(listener)
   }
 
+  /** Nobody is told anything any more; streams end. */
   clear(): void {
     this.#listeners.clear()
+    for (const end of [...this.#streams]) end()
   }
 
-  /** Every event from now on, until the signal aborts. Events that are not read in time are kept (at most `limit`, the oldest go first). */
-  async *stream(signal?: AbortSignal, limit = 10_000): AsyncGenerator<CnmEvent, void, void> {
+  /**
+   * Every event from this call on, until the signal aborts or the controller closes. Events that are not read in time
+   * are kept (at most `limit`, the oldest go first).
+   */
+  stream(signal?: AbortSignal, limit = 10_000): AsyncGenerator<CnmEvent, void, void> {
     const waiting: CnmEvent[] = []
-    let wake: (() => void) | undefined
+    let wake = (): void => {}
+    let ended = false
     const listener = (event: CnmEvent) => {
       if (waiting.length >= limit) waiting.shift()
       waiting.push(event)
-      wake?.()
+      wake()
     }
-    const abort = () => wake?.()
-    this.on('*', listener)
-    signal?.addEventListener('abort', abort)
-    try {
-      while (!signal?.aborted) {
-        const next = waiting.shift()
-        if (next) yield next
-        else
-          await new Promise<void>(resolve => {
-            wake = resolve
-          })
-      }
-    } finally {
+    const end = () => {
+      ended = true
       this.off('*', listener)
-      signal?.removeEventListener('abort', abort)
+      this.#streams.delete(end)
+      signal?.removeEventListener('abort', end)
+      wake()
+    }
+    this.on('*', listener)
+    this.#streams.add(end)
+    if (signal?.aborted) end()
+    else signal?.addEventListener('abort', end)
+    return drain()
+
+    async function* drain(): AsyncGenerator<CnmEvent, void, void> {
+      try {
+        for (;;) {
+          const next = waiting.shift()
+          if (next) yield next
+          else if (ended) return
+          else
+            await new Promise<void>(resolve => {
+              wake = resolve
+            })
+        }
+      } finally {
+        end()
+      }
     }
   }
 }
