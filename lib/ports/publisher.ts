@@ -190,7 +190,8 @@ export class Publisher implements PortPublisher {
         if (cell !== held) fresh.push([cell, port])
       }
     }
-    for (const [cell, port] of fresh) await this.#bind(cell, port, how.nameHolder)
+    const listed = this.#lister(ports)
+    for (const [cell, port] of fresh) await this.#bind(cell, port, how.nameHolder, listed)
   }
 
   #newCell(key: string, port: PublishedPort, range: PortRange, before: readonly PublishedPort[]): Cell {
@@ -239,8 +240,23 @@ export class Publisher implements PortPublisher {
     )
   }
 
-  async #bind(cell: Cell, port: PublishedPort, nameHolder: boolean): Promise<void> {
-    if (cell.range.last > cell.range.first) return this.#probe(cell, port)
+  /**
+   * Answers which of the ports are in the kernel's tables, for all the addresses of a request: the tables are read at
+   * most once, since that takes milliseconds (the kernel goes through the hash tables of all namespaces).
+   */
+  #lister(ports: readonly PublishedPort[]): () => PortSet {
+    let set: PortSet | undefined
+    return () => {
+      const [{ protocol, hostPort, hostPortEnd }] = ports as [PublishedPort]
+      const addresses = ports.map(port => port.hostIp)
+      const range = { first: hostPort, last: hostPortEnd }
+      set ??= portsOf(conflictingSockets(this.#stack, protocol, addresses, range))
+      return set
+    }
+  }
+
+  async #bind(cell: Cell, port: PublishedPort, nameHolder: boolean, listed: () => PortSet): Promise<void> {
+    if (cell.range.last > cell.range.first) return this.#probe(cell, port, listed())
     const addresses = this.#spread(cell) ? await this.#hostAddresses(cell) : [cell.address]
     for (const address of addresses) {
       if (this.#cells.get(cell.key) !== cell) return // released meanwhile
@@ -349,8 +365,7 @@ export class Publisher implements PortPublisher {
   }
 
   /** Finds out whether a long range is free without holding it: only ports that the kernel lists are tried. */
-  async #probe(cell: Cell, port: PublishedPort): Promise<void> {
-    const listed = portsOf(conflictingSockets(this.#stack, cell.protocol, [cell.address], cell.range))
+  async #probe(cell: Cell, port: PublishedPort, listed: PortSet): Promise<void> {
     const { first, last } = cell.range
     for (let hostPort = first; hostPort <= last; hostPort++) {
       // the first one always: it also tells whether the host has the address
