@@ -162,10 +162,11 @@ const nodeIpv6 = (spec: Spec): boolean =>
 function buildBridge(spec: Spec, link: string, mtu: number, gateways: NetworkPool[]): Plan {
   const changes: Change[] = [
     // A MAC of its own keeps the bridge from taking that of its lowest port, and from changing when ports come and go.
-    { op: 'addLink', link: { kind: 'bridge', name: link, mac: randomMac(), mtu } },
+    { op: 'addLink', link: { kind: 'bridge', name: link, mac: randomMac() } },
   ]
   for (const { gateway } of gateways) changes.push({ op: 'addAddress', link, address: gateway as string })
-  changes.push({ op: 'setLink', link, up: true })
+  // An MTU given at creation would follow that of the ports; set afterwards, it stays.
+  changes.push({ op: 'setLink', link, mtu, up: true })
   return {
     changes,
     sysctls: {
