@@ -158,7 +158,7 @@ export class Forwarder {
 class Race {
   readonly waiting: ((foreign: Foreign | undefined) => void)[] = []
   readonly #attempts = new Set<Attempt>()
-  readonly #timers = new Set<NodeJS.Timeout>()
+  #timer: NodeJS.Timeout | undefined
   #queue: Server[] = []
   #order: Server[] = []
   #hedge: NodeJS.Timeout | undefined
@@ -179,8 +179,7 @@ class Race {
     const down = servers.filter(server => server.down)
     this.#order = [...up, ...down]
     this.#queue = [...this.#order]
-    this.#later(up.length > 0 ? LIMITS.deadline : LIMITS.deadlineDown, () => this.finish(this.#poor))
-    for (const after of LIMITS.again) this.#later(after, () => this.#again())
+    this.#wait(0, 0, up.length > 0 ? LIMITS.deadline : LIMITS.deadlineDown)
     if (up.length > 0)
       for (const server of down)
         if (now >= server.probeAt) {
@@ -195,7 +194,7 @@ class Race {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#hedge)
-    for (const timer of this.#timers) clearTimeout(timer)
+    clearTimeout(this.#timer)
     // Those still to answer may go on: their lateness, or their silence, is worth knowing.
     for (const attempt of this.#attempts) attempt.outlive()
     this.ended()
@@ -211,36 +210,38 @@ class Race {
       if (this.#queue.length > 0) this.#hedge = setTimeout(() => this.#next(), server.hedge)
     } else if (this.#attempts.size === 0) {
       // Everybody has refused or cannot be reached; another round would say the same.
-      this.#later(0, () => this.finish(this.#poor))
+      clearTimeout(this.#timer)
+      this.#timer = setTimeout(() => this.finish(this.#poor), 0)
     }
   }
 
-  /** A packet may have been lost. */
-  #again(): void {
-    for (const server of this.#order) this.#try(server, false)
+  /** One timer at a time: most questions are answered before the first is due. `passed`: milliseconds since the start. */
+  #wait(step: number, passed: number, deadline: number): void {
+    const again = LIMITS.again[step] ?? deadline
+    const due = Math.min(again, deadline)
+    this.#timer = setTimeout(() => {
+      if (due >= deadline) {
+        this.finish(this.#poor)
+        return
+      }
+      // A packet may have been lost.
+      for (const server of this.#order) this.#try(server, false)
+      this.#wait(step + 1, due, deadline)
+    }, due - passed)
   }
 
   #try(server: Server, counts = true): void {
-    const attempt = new Attempt(this.forwarder, server, this.ask, counts, (foreign, final) => {
-      if (final) this.#attempts.delete(attempt)
+    const attempt = new Attempt(this.forwarder, server, this.ask, counts, foreign => {
+      this.#attempts.delete(attempt)
       if (this.#over) return
-      if (foreign === undefined) {
-        if (final) this.#next()
-      } else if (poor(foreign)) {
-        this.#poor = foreign
+      if (foreign && !poor(foreign)) this.finish(foreign)
+      else {
+        this.#poor = foreign ?? this.#poor
         this.#next()
-      } else this.finish(foreign)
+      }
     })
     this.#attempts.add(attempt)
     attempt.start()
-  }
-
-  #later(after: number, body: () => void): void {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer)
-      body()
-    }, after)
-    this.#timers.add(timer)
   }
 }
 
@@ -260,20 +261,18 @@ class Attempt {
     readonly ask: Ask,
     /** Its silence counts against the server; that of a repetition does not. */
     readonly counts: boolean,
-    /** `final`: nothing more will come. */
-    readonly report: (foreign: Foreign | undefined, final: boolean) => void,
+    /** Called once. */
+    readonly report: (foreign: Foreign | undefined) => void,
   ) {}
 
   start(): void {
     this.#since = this.forwarder.now()
     this.server.asked++
-    this.#timer = setTimeout(() => this.#fail(false), LIMITS.deadline)
     this.#send('udp', this.ask.edns && this.#since >= this.server.plainUntil)
   }
 
   /** The race is over: wait only long enough to know whether the server is silent. */
   outlive(): void {
-    clearTimeout(this.#timer)
     const left = this.#since + LIMITS.silent - this.forwarder.now()
     this.#timer = setTimeout(() => this.#fail(false), Math.max(0, left))
     this.#timer.unref()
@@ -307,14 +306,14 @@ class Attempt {
   #done(foreign: Foreign): void {
     clearTimeout(this.#timer)
     this.server.heard(this.forwarder.now() - this.#since)
-    this.report(foreign, true)
+    this.report(foreign)
   }
 
   #fail(certain: boolean): void {
     clearTimeout(this.#timer)
     this.#cancel?.()
     if (this.counts || certain) this.server.silent(certain, this.forwarder.now())
-    this.report(undefined, true)
+    this.report(undefined)
   }
 }
 

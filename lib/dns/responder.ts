@@ -1,7 +1,7 @@
 import { decode, encode, type Answer, type Packet } from 'dns-packet'
 import { type Logger, SILENT } from '../base/log'
 import { AnswerCache } from './cache'
-import type { ResolverStatistics, SandboxView } from './contract'
+import type { ResolverStatistics, SandboxView, Upstream } from './contract'
 import type { Forwarder } from './forward'
 import { chooseUpstreams, upstreamKey } from './upstream'
 import {
@@ -39,6 +39,10 @@ export class Responder {
   #generation = -1
   #view: SandboxView
   readonly #cache = new AnswerCache()
+  /** What {@link quick} found out about the question that it could not answer. */
+  #unanswered: { name: string; local: LocalAnswer | undefined } = { name: '', local: undefined }
+  /** Servers for names that no domain of split DNS covers; undefined while unknown, or when there are such domains. */
+  #plainUpstreams: Upstream[] | undefined
   #inFlight = 0
   /** Bumped when upstreams change: answers under way are then not kept. */
   #epoch = 0
@@ -100,6 +104,7 @@ export class Responder {
     if (tcp) this.counts.tcpQueries++
     if (this.#generation !== this.zones.generation) {
       this.#templates.clear()
+      this.#plainUpstreams = undefined
       this.#generation = this.zones.generation
     }
     // The spelling is part of the key: the answer repeats it.
@@ -175,12 +180,17 @@ export class Responder {
       this.counts.refused++
       return emptyAnswer(message, question, RCODE.REFUSED)
     }
+    this.#unanswered = { name, local }
     return null
   }
 
-  #upstreams(name: string) {
+  #upstreams(name: string): Upstream[] {
+    if (this.#plainUpstreams) return this.#plainUpstreams
     const ofNetworks = this.options.ownUpstreamsOnly ? [] : this.zones.upstreams(this.view)
-    return chooseUpstreams(this.#view, ofNetworks, name)
+    const chosen = chooseUpstreams(this.#view, ofNetworks, name)
+    if (![...this.#view.upstreams, ...ofNetworks].some(({ domains }) => domains))
+      this.#plainUpstreams = chosen
+    return chosen
   }
 
   #forward(
@@ -266,7 +276,7 @@ export class Responder {
 }
 
 /** What an answer depends on: the question, the flags that upstreams heed, and whom we ask. */
-function cacheKey(question: Question, name: string, upstreams: Parameters<typeof upstreamKey>[0][]): string {
+function cacheKey(question: Question, name: string, upstreams: Upstream[]): string {
   const flags = (question.dnssecOk ? 2 : 0) | (question.checkingDisabled ? 1 : 0)
   return `${name} ${question.type} ${flags} ${upstreams.map(upstreamKey).join(' ')}`
 }
