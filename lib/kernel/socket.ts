@@ -1,5 +1,4 @@
 import { familyOf, ipBytes } from '../base/cidr'
-import { CnmError } from '../base/errors'
 import type { Binding } from './binding'
 import { systemError } from './errors'
 import type { SocketOptions } from './kernel'
@@ -13,6 +12,7 @@ const IPPROTO_UDP = 17
 const IPPROTO_SCTP = 132
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
+const SO_ATTACH_FILTER = 26
 const SOL_IP = 0
 const IP_FREEBIND = 15
 const IP_TRANSPARENT = 19
@@ -20,6 +20,8 @@ const SOL_IPV6 = 41
 const IPV6_V6ONLY = 26
 const IPV6_TRANSPARENT = 75
 const IPV6_FREEBIND = 78
+// linux/bpf_common.h: BPF_RET | BPF_K
+const BPF_RET_K = 0x06
 
 const PROTOCOLS = {
   udp: [SOCK_DGRAM, IPPROTO_UDP],
@@ -63,12 +65,16 @@ export function openSocket(binding: Binding, ns: number, options: SocketOptions)
   }
 }
 
-/** A classic BPF program of one instruction, "return 0", attached as the socket's filter. */
-function dropAll(binding: Binding & { dropAll?(fd: number): void }, fd: number): void {
-  if (!binding.dropAll)
-    throw new CnmError(
-      'ERR_UNSUPPORTED',
-      'the native addon cannot attach socket filters; run: npm rebuild libcnm',
-    )
-  binding.dropAll(fd)
+/**
+ * A classic BPF program of one instruction, "return 0", as the socket's filter. The option takes a struct sock_fprog, which
+ * holds a pointer to the program; ref-napi writes that. The kernel copies both before it returns.
+ */
+function dropAll(binding: Binding, fd: number): void {
+  const ref = require('ref-napi') as { writePointer(buffer: Buffer, offset: number, to: Buffer): void }
+  const program = Buffer.alloc(8) // struct sock_filter: u16 code, u8 jt, u8 jf, u32 k
+  new Uint16Array(program.buffer, program.byteOffset, 1)[0] = BPF_RET_K
+  const header = Buffer.alloc(16)
+  new Uint16Array(header.buffer, header.byteOffset, 1)[0] = 1 // instructions
+  ref.writePointer(header, 8, program)
+  binding.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, header)
 }
