@@ -89,6 +89,10 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       openFiles,
       drivers: driversOf(settings),
       ipam: ipamOf(settings),
+      mustBeOpen() {
+        if (this.closing) throw new CnmError('ERR_CLOSED', `controller ${settings.name} is closed`)
+      },
+      closing: false,
     }
     return {
       context,

@@ -122,7 +122,14 @@ export class Controller {
         { name: config.name },
       )
     const driverName = config.configOnly ? 'null' : config.driver
-    return this.#context.locks.runAll([`network name ${config.name}`, `networks of ${driverName}`], () =>
+    // The configuration that it takes must not be deleted meanwhile; nor may two be given one id.
+    const source = config.configFrom === undefined ? undefined : this.#findNetwork(config.configFrom)
+    const keys = [
+      `network name ${config.name}`,
+      `networks of ${driverName}`,
+      ...[config.id, source?.id].flatMap(id => (id ? [`network ${id}`] : [])),
+    ]
+    return this.#context.locks.runAll(keys, () =>
       atomically(async undo => {
         this.#mustBeOpen()
         if (this.#networksByName.has(config.name))
@@ -329,7 +336,12 @@ export class Controller {
   /** A network stack for a container. Throws ERR_SANDBOX_EXISTS: one container, one sandbox. */
   async createSandbox(input: SandboxInput): Promise<Sandbox> {
     const config = parse(SandboxOptions, input)
-    return this.#context.locks.run(`container ${config.containerId}`, () =>
+    this.#mustBeOpen()
+    const owner = config.mode.startsWith('container:')
+      ? this.sandbox(config.mode.slice('container:'.length))
+      : undefined
+    const keys = [`container ${config.containerId}`, ...(owner ? [`sandbox ${owner.id}`] : [])]
+    return this.#context.locks.runAll(keys, () =>
       atomically(async undo => {
         this.#mustBeOpen()
         const present = this.#sandboxesByContainer.get(config.containerId)
@@ -351,20 +363,20 @@ export class Controller {
           config,
           bootId: bootId(),
         }
-        const shared = config.mode.startsWith('container:')
-          ? this.sandbox(config.mode.slice('container:'.length))
-          : undefined
+        const shared = owner && this.sandbox(owner.id) // it may have been deleted meanwhile
         if (shared?.mode.startsWith('container:'))
           throw new CnmError(
             'ERR_INVALID_OPTION',
-            `mode: container ${shared.containerId} has no namespace of its own either`,
+            `options.mode: container ${shared.containerId} has no namespace of its own either (it has mode ${shared.mode})`,
+            { containerId: shared.containerId, mode: shared.mode },
           )
+        // By its full name: a prefix may fit another container later.
+        if (shared) config.mode = `container:${shared.containerId}`
         if (config.mode === 'own') record.key = join(this.runDir, 'netns', id.slice(0, 12))
         else if (config.mode === 'host') record.key = host.path ?? '/proc/1/ns/net'
-        else if (shared) record.key = shared.key
         undo.push('forget the record', () => store.write({ remove: [{ kind: 'sandbox', id }] }))
         await store.write({ put: [{ kind: 'sandbox', id, version: 1, value: record }] })
-        let stack = config.mode === 'host' ? host : shared?.stack
+        let stack = config.mode === 'host' ? host : undefined
         if (config.mode === 'own') {
           const key = record.key as string
           undo.push('remove the namespace', () => kernel.remove(key))
@@ -394,10 +406,12 @@ export class Controller {
     },
     sharers: sandbox =>
       this.sandboxes()
-        .filter(
-          ({ mode }) => mode === `container:${sandbox.containerId}` || mode === `container:${sandbox.id}`,
-        )
+        .filter(({ mode }) => mode === `container:${sandbox.containerId}`)
         .map(({ containerId }) => containerId),
+    owner: ({ mode }) =>
+      mode.startsWith('container:')
+        ? this.#sandboxesByContainer.get(mode.slice('container:'.length))
+        : undefined,
     servesNames: networkId => {
       const network = this.#networks.get(networkId)
       return network !== undefined && this.#servesNames(network)
@@ -498,11 +512,7 @@ export class Controller {
   }
 
   once<T extends CnmEventType | '*'>(type: T, listener: (event: CnmEventOf<T>) => void): this {
-    const wrapped = (event: CnmEvent) => {
-      this.#context.events.off(type, wrapped)
-      listener(event as CnmEventOf<T>)
-    }
-    this.#context.events.on(type, wrapped)
+    this.#context.events.once(type, listener as (event: CnmEvent) => void)
     return this
   }
 
@@ -511,7 +521,7 @@ export class Controller {
     return this
   }
 
-  /** Every event from now on, until the signal aborts: `for await (const event of controller.events(signal))`. */
+  /** Every event from now on, until the signal aborts or the controller closes: `for await (const event of controller.events(signal))`. */
   events(signal?: AbortSignal): AsyncGenerator<CnmEvent, void, void> {
     return this.#context.events.stream(signal)
   }
@@ -534,9 +544,11 @@ export class Controller {
     }
   }
 
-  /** Lets go of sockets, files and descriptors. Networks and running sandboxes stay as they are; open again to manage them. */
+  /** Waits for what is under way, then lets go of sockets, files and descriptors. Networks and running sandboxes stay as they are; open again to manage them. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
+      this.#context.closing = true
+      await this.#context.locks.idle()
       this.#drift.stop()
       await this.#context.reaper.settle()
       for (const sandbox of this.sandboxes()) await sandbox.release()
@@ -567,7 +579,7 @@ export class Controller {
   }
 
   #mustBeOpen(): void {
-    if (this.#closing) throw new CnmError('ERR_CLOSED', `controller ${this.name} is closed`)
+    this.#context.mustBeOpen()
   }
 }
 

@@ -109,7 +109,7 @@ export class Endpoint {
     const options = parse(JoinOptions, input)
     if (typeof sandbox?.attach !== 'function')
       throw new CnmError('ERR_INVALID_OPTION', 'sandbox: must be one that createSandbox made')
-    await this.#exclusively(sandbox.id, async () => {
+    await this.#exclusively(async () => {
       this.#mustLive()
       const { join } = this.#record
       if (join)
@@ -125,7 +125,7 @@ export class Endpoint {
         endpoint: { id: this.id, name: this.name },
         sandbox: { id: sandbox.id, containerId: sandbox.containerId },
       })
-    })
+    }, sandbox.id)
   }
 
   /**
@@ -133,10 +133,10 @@ export class Endpoint {
    * `force`: not being joined is fine. Throws ERR_ENDPOINT_NOT_JOINED.
    */
   async leave({ force = false }: { force?: boolean } = {}): Promise<void> {
-    const sandboxId = this.#record.join?.sandboxId
-    await this.#exclusively(sandboxId, async () => {
+    await this.#exclusively(async () => {
+      this.#context.mustBeOpen()
       const { sandbox } = this
-      if (!sandbox || this.#record.join?.sandboxId !== sandboxId) {
+      if (!sandbox) {
         if (force) return
         throw new CnmError('ERR_ENDPOINT_NOT_JOINED', `endpoint ${this.name} is in no sandbox`, {
           endpoint: this.id,
@@ -163,7 +163,7 @@ export class Endpoint {
    */
   async updatePorts(bindings: z.input<typeof portBinding>[]): Promise<readonly PublishedPort[]> {
     const wanted = parse(z.array(portBinding), bindings, 'ports')
-    await this.#exclusively(this.#record.join?.sandboxId, () =>
+    await this.#exclusively(() =>
       atomically(async undo => {
         this.#mustLive()
         const before = this.#record.config.ports
@@ -176,11 +176,7 @@ export class Endpoint {
         await this.save()
       }),
     )
-    this.#context.events.emit({
-      type: 'endpoint.update',
-      network: this.#networkRef(),
-      endpoint: { id: this.id, name: this.name },
-    })
+    this.tellUpdate()
     return this.ports
   }
 
@@ -193,20 +189,24 @@ export class Endpoint {
   /** Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at once. */
   async setBandwidth(limits: { ingress?: number | null; egress?: number | null }): Promise<void> {
     const bandwidth = parse(BANDWIDTH, limits, 'bandwidth')
-    await this.#exclusively(this.#record.join?.sandboxId, () =>
+    await this.#exclusively(() =>
       atomically(async undo => {
         this.#mustLive()
         const before = this.#record.config.bandwidth
         this.#record.config.bandwidth = { ...before, ...bandwidth }
         undo.push('old limits', async () => {
-          this.#record.config.bandwidth = before
+          // Said in full: an absent limit is one that is left alone.
+          const { ingress = null, egress = null } = before
+          this.#record.config.bandwidth = { ingress, egress }
           await this.sandbox?.shape(this)
+          this.#record.config.bandwidth = before
           await this.save()
         })
         await this.sandbox?.shape(this)
         await this.save()
       }),
     )
+    this.tellUpdate()
   }
 
   /** @internal */
@@ -244,8 +244,9 @@ export class Endpoint {
 
   /** Gives name and addresses back. Throws ERR_ENDPOINT_IN_USE while joined, unless `force`. */
   async delete({ force = false }: { force?: boolean } = {}): Promise<void> {
-    await this.#exclusively(this.#record.join?.sandboxId, async () => {
+    await this.#exclusively(async () => {
       if (this.#gone) return
+      this.#context.mustBeOpen()
       const { sandbox } = this
       if (sandbox) {
         if (!force)
@@ -294,11 +295,29 @@ export class Endpoint {
     if (!this.#gone) await this.delete({ force: true })
   }
 
-  #exclusively<T>(sandboxId: string | undefined, body: () => Promise<T>): Promise<T> {
-    return this.#context.locks.runAll(
-      [`endpoint ${this.id}`, ...(sandboxId ? [`sandbox ${sandboxId}`] : [])],
-      body,
-    )
+  /** Runs with the locks of the endpoint, of the sandbox that it is in by then, and of the one that it is to join. */
+  async #exclusively<T>(body: () => Promise<T>, joining?: string): Promise<T> {
+    for (;;) {
+      const held = this.#record.join?.sandboxId
+      const again = Symbol('again')
+      const result = await this.#context.locks.runAll(
+        [`endpoint ${this.id}`, ...[held, joining].flatMap(id => (id ? [`sandbox ${id}`] : []))],
+        async () => {
+          const now = this.#record.join?.sandboxId
+          return now === undefined || now === held || now === joining ? body() : again
+        },
+      )
+      if (result !== again) return result as T
+    }
+  }
+
+  /** @internal */
+  tellUpdate(): void {
+    this.#context.events.emit({
+      type: 'endpoint.update',
+      network: this.#networkRef(),
+      endpoint: { id: this.id, name: this.name },
+    })
   }
 
   #networkRef() {
@@ -306,6 +325,7 @@ export class Endpoint {
   }
 
   #mustLive(): void {
+    this.#context.mustBeOpen()
     if (this.#gone) throw new CnmError('ERR_GONE', `endpoint ${this.name} was deleted`, { endpoint: this.id })
   }
 }

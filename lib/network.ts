@@ -228,20 +228,19 @@ export class Network {
   /** @internal Sandbox.rename. Throws ERR_ENDPOINT_EXISTS. */
   async renameEndpoint(endpoint: Endpoint, name: string): Promise<void> {
     const wanted = parse(EndpointOptions.shape.name, name, 'name')
-    if (wanted === endpoint.name) return
-    if (this.#byName.has(wanted))
-      throw new CnmError(
-        'ERR_ENDPOINT_EXISTS',
-        `endpoint with name ${wanted} already exists in network ${this.name}`,
-        {
-          network: this.id,
-          name: wanted,
-        },
-      )
-    this.#byName.delete(endpoint.name)
-    endpoint.record.name = wanted
-    this.#byName.set(wanted, endpoint)
-    await endpoint.save()
+    await this.#context.locks.run(`network ${this.id}`, async () => {
+      if (wanted === endpoint.name) return
+      if (this.#byName.has(wanted))
+        throw new CnmError(
+          'ERR_ENDPOINT_EXISTS',
+          `endpoint with name ${wanted} already exists in network ${this.name}`,
+          { network: this.id, name: wanted },
+        )
+      this.#byName.delete(endpoint.name)
+      endpoint.record.name = wanted
+      this.#byName.set(wanted, endpoint)
+      await endpoint.save()
+    })
   }
 
   #endpointDriverOptions(config: EndpointOptions): Record<string, unknown> {
@@ -360,7 +359,14 @@ export class Network {
     await this.#context.locks.run(`network ${this.id}`, async () => {
       this.#mustLive()
       const { config } = this.#record
-      const updated = { ...config, labels: labels ?? config.labels, dns: { ...config.dns, ...dns } }
+      const updated = {
+        ...config,
+        labels: labels ?? config.labels,
+        dns: {
+          servers: dns?.servers ?? config.dns.servers,
+          records: dns?.records ?? config.dns.records,
+        },
+      }
       if (dns?.records) this.#context.names.setRecords(this.id, customRecords(updated.dns.records))
       try {
         await this.#context.store.write({
@@ -435,8 +441,11 @@ export class Network {
    * ERR_SINGLE_INSTANCE for host and null.
    */
   async delete(): Promise<void> {
-    await this.#context.locks.run(`network ${this.id}`, async () => {
+    // With the lock of the driver's networks: one that is made meanwhile must not adopt a bridge that is about to go.
+    const keys = [`network ${this.id}`, `networks of ${this.driver}`]
+    await this.#context.locks.runAll(keys, async () => {
       if (this.#gone) return
+      this.#context.mustBeOpen()
       if (this.predefined)
         throw new CnmError('ERR_PREDEFINED', `${this.name} is a pre-defined network and cannot be removed`, {
           network: this.id,
@@ -500,6 +509,7 @@ export class Network {
   }
 
   #mustLive(): void {
+    this.#context.mustBeOpen()
     if (this.#gone || this.#record.deleting)
       throw new CnmError('ERR_GONE', `network ${this.name} was deleted`, { network: this.id })
   }

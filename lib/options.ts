@@ -103,7 +103,13 @@ export type NetworkInput = z.input<typeof NetworkOptions>
 
 export const NetworkUpdate = z.strictObject({
   labels: z.record(z.string().min(1), z.string()).optional(),
-  dns: NetworkOptions.shape.dns.unwrap().partial().optional(),
+  dns: z
+    .strictObject({
+      // Without the defaults of createNetwork: what is not named stays.
+      servers: NetworkOptions.shape.dns.unwrap().shape.servers.unwrap().optional(),
+      records: NetworkOptions.shape.dns.unwrap().shape.records.unwrap().optional(),
+    })
+    .optional(),
 })
 export type NetworkUpdate = z.output<typeof NetworkUpdate>
 

@@ -92,7 +92,7 @@ export class Sandbox {
   }
   /** Path of the network namespace, for the OCI runtime. Undefined while `deferred` and before `setKey`. */
   get key(): string | undefined {
-    return this.#record.key
+    return this.#hooks.owner(this)?.key ?? this.#record.key
   }
   get hostname(): string {
     return this.#record.config.hostname ?? this.containerId.slice(0, 12)
@@ -102,7 +102,7 @@ export class Sandbox {
   }
   /** To be mounted over /etc/hosts, /etc/resolv.conf and /etc/hostname. */
   get files(): FilePaths | undefined {
-    return this.#files?.paths
+    return this.#hooks.owner(this)?.files ?? this.#files?.paths
   }
   /** The endpoints through which packets leave, per family. */
   get gateway(): { ipv4?: Endpoint; ipv6?: Endpoint } {
@@ -129,7 +129,7 @@ export class Sandbox {
   }
   /** @internal */
   get stack(): Stack | undefined {
-    return this.#stack
+    return this.#hooks.owner(this)?.stack ?? this.#stack
   }
   /** @internal */
   get resolver(): SandboxResolver | undefined {
@@ -214,14 +214,19 @@ export class Sandbox {
     return interfaceName
   }
 
-  /** The endpoint's interface in the kernel, its ports, its names. Pushes the inverse of each act. */
-  async #plumb(endpoint: Endpoint, undo: Undo, stack = this.#stack as Stack): Promise<void> {
+  /**
+   * The endpoint's interface in the kernel, its ports, its names. Pushes the inverse of each act. `moving`: only the
+   * interface, since ports and names stay what they are when the namespace is another.
+   */
+  async #plumb(endpoint: Endpoint, undo: Undo, moving = false): Promise<void> {
     const { kernel, host, reaper } = this.#context
+    const stack = this.#stack as Stack
     const { network } = endpoint
     const driver = network.implementation
     const join = endpoint.record.join as JoinRecord
     if (reaper.isDoomed(stack, join.interfaceName) || this.#leaving.has(join.interfaceName))
       await reaper.settle()
+    await this.#refuseRoutes(endpoint, stack)
     const attachment = await driver.join(network.forDriver, endpoint.spec, {
       sandboxId: this.id,
       sandboxKey: this.key ?? '',
@@ -235,7 +240,7 @@ export class Sandbox {
       await applyLeniently(host, plan.changes ?? [])
     })
     join.attachment = storable(attachment)
-    join.published = await this.#reserve(endpoint, undo)
+    if (!moving) join.published = await this.#reserve(endpoint, undo)
     await this.#saveJoin(endpoint, undo)
 
     const before = this.#elected
@@ -273,8 +278,22 @@ export class Sandbox {
       if (detour.length) await stack.apply(detour)
     }
     await this.shape(endpoint)
+    if (moving) return
     await this.#open(endpoint, undo)
     await this.#announce(endpoint, undo)
+  }
+
+  /** A namespace that others had their hands in may have routes of its own: none may cover, or lie in, the endpoint's subnets. */
+  async #refuseRoutes(endpoint: Endpoint, stack: Stack): Promise<void> {
+    const addresses = addressesOf(endpoint.spec, {})
+    if (this.mode === 'host' || addresses.length === 0 || (this.mode === 'own' && !this.#hadLinks)) return
+    const routes = await stack.routes({ table: MAIN_TABLE })
+    refuseConflicts(
+      addresses,
+      routes
+        .filter(({ destination, type }) => type === 'unicast' && !SPARED.has(destination))
+        .map(({ destination }) => ({ address: destination, owner: 'in the namespace' })),
+    )
   }
 
   /** Says on the host's end whose it is: `ip link` shows it, and what a crash left behind can be told from what others made. */
@@ -893,17 +912,20 @@ export class Sandbox {
           'ERR_INVALID_OPTION',
           `sandbox ${this.containerId} shares the namespace of another; it takes no key`,
         )
-      await atomically(async undo => {
+      const moved = await atomically(async undo => {
         const { kernel } = this.#context
-        const old = {
+        const old: Abode = {
           stack: this.#stack,
           key: this.key,
           inode: this.#record.inode,
+          resolver: this.#resolver,
           elected: this.#elected,
-          joins: new Map<Endpoint, JoinRecord>(),
+          ipv6Default: this.#ipv6Default,
+          hadLinks: this.#hadLinks,
+          joins: new Map(
+            [...this.#endpoints.values()].map(endpoint => [endpoint, endpoint.record.join as JoinRecord]),
+          ),
         }
-        for (const endpoint of this.#endpoints.values())
-          old.joins.set(endpoint, { ...(endpoint.record.join as JoinRecord) })
         const key = joinPath(
           this.#context.runDir,
           'netns',
@@ -911,57 +933,60 @@ export class Sandbox {
         )
         undo.push('unbind the key', () => kernel.remove(key))
         const stack = await kernel.bind(source, key)
-        undo.push('old namespace', () => {
+        if (stack.inode === old.stack?.inode) {
           stack.close()
-          this.#stack = old.stack
-          this.#elected = old.elected
-          this.#ipv6Default = undefined
-          Object.assign(this.#record, { key: old.key, inode: old.inode })
-          for (const [endpoint, join] of old.joins) endpoint.record.join = join
-        })
-        await this.#moveTo(stack, key, old.joins, undo)
+          await kernel.remove(key)
+          return false // it is there already
+        }
+        undo.push('old namespace', () => this.#moveBack(old, stack))
+        await this.#moveTo(stack, key, old, undo)
         await this.save()
         await this.#leaveBehind(old)
+        return true
       })
-      this.#context.events.emit({ type: 'sandbox.update', sandbox: this.#ref() })
+      if (moved) this.#context.events.emit({ type: 'sandbox.update', sandbox: this.#ref() })
     })
   }
 
   /** Plumbs every joined endpoint in another namespace. */
-  async #moveTo(stack: Stack, key: string, joins: Map<Endpoint, JoinRecord>, undo: Undo): Promise<void> {
-    const { firewall, publisher } = this.#context
-    const resolver = this.#resolver
-    this.#resolver = undefined
-    await resolver?.close({ keepRules: true })
-    undo.push('resolver in the old namespace', () => this.#refreshNames())
-    for (const [endpoint, join] of joins) {
-      await publisher.release(join.published)
-      const mapped = this.#mapped.get(endpoint.id) ?? []
-      const kernelOnly = mapped.filter(mapping => !(mapping as PublishedPort).proxied)
-      if (kernelOnly.length) {
-        undo.push('mappings', () => firewall.apply({ addMappings: kernelOnly }))
-        await firewall.apply({ removeMappings: kernelOnly })
-      }
-      this.#mapped.delete(endpoint.id)
-      endpoint.record.join = { ...join, attachment: undefined, published: [] }
-      undo.push('ports', async () => {
-        join.published = await publisher.readopt(join.published)
-        this.#mapped.set(endpoint.id, mapped)
-      })
-    }
+  async #moveTo(stack: Stack, key: string, old: Abode, undo: Undo): Promise<void> {
     this.#stack = stack
+    this.#resolver = undefined
     this.#ipv6Default = undefined
     this.#elected = {}
-    this.#record.key = key
-    this.#record.inode = stack.inode
-    for (const endpoint of joins.keys()) await this.#plumb(endpoint, undo)
+    this.#hadLinks = true // whoever made it may have put some in
+    Object.assign(this.#record, { key, inode: stack.inode })
+    const moving = old.stack !== undefined
+    for (const [endpoint, join] of old.joins) {
+      endpoint.record.join = { ...join, attachment: undefined }
+      await this.#plumb(endpoint, undo, moving)
+    }
+    if (moving) await this.#refreshNames()
+  }
+
+  /** After a failure: the new namespace is left as it was, the old one is home again. */
+  async #moveBack(old: Abode, stack: Stack): Promise<void> {
+    if (this.#resolver !== old.resolver) await this.#resolver?.close()
+    stack.close()
+    this.#stack = old.stack
+    this.#resolver = old.resolver
+    this.#elected = old.elected
+    this.#ipv6Default = old.ipv6Default
+    this.#hadLinks = old.hadLinks
+    Object.assign(this.#record, { key: old.key, inode: old.inode })
+    for (const [endpoint, join] of old.joins) {
+      endpoint.record.join = join
+      await endpoint.save()
+    }
+    this.#writeFiles()
   }
 
   /** The old namespace, after everything has moved out of it. */
-  async #leaveBehind(old: { stack?: Stack; key?: string; joins: Map<Endpoint, JoinRecord> }): Promise<void> {
+  async #leaveBehind(old: Abode): Promise<void> {
     const { kernel, host, log, reaper } = this.#context
     if (!old.stack || !old.key) return
     try {
+      await old.resolver?.close({ keepRules: true })
       for (const [endpoint, { attachment }] of old.joins) {
         if (!attachment) continue
         const plan = await endpoint.network.implementation.leave(
@@ -981,18 +1006,23 @@ export class Sandbox {
 
   /** Changes host name, DNS settings, extra hosts or labels; files and resolver follow. */
   async refresh(input: Partial<z.input<typeof SandboxOptions>>): Promise<void> {
-    const changes = parse(REFRESHABLE, input)
+    const given = parse(REFRESHABLE, input)
+    // Only what was named: the schema fills in defaults for the rest.
+    const changes = Object.fromEntries(
+      Object.entries(given).filter(([field]) => input[field as keyof typeof input] !== undefined),
+    )
     await this.#exclusively(async () => {
-      const before = this.#record.config
-      this.#record.config = { ...before, ...definite(changes) }
-      try {
+      await atomically(async undo => {
+        const before = this.#record.config
+        undo.push('old settings', async () => {
+          this.#record.config = before
+          await this.save()
+          await this.#reopenNames()
+        })
+        this.#record.config = { ...before, ...changes }
         await this.save()
         await this.#reopenNames()
-      } catch (error) {
-        this.#record.config = before
-        await this.save()
-        throw error
-      }
+      })
       this.#context.events.emit({ type: 'sandbox.update', sandbox: this.#ref() })
     })
   }
@@ -1023,6 +1053,7 @@ export class Sandbox {
         undo.push('names as before', () => this.#reopenNames())
         await this.#reopenNames()
       })
+      for (const endpoint of this.#endpoints.values()) endpoint.tellUpdate()
       this.#context.events.emit({ type: 'sandbox.update', sandbox: this.#ref() })
     })
   }
@@ -1069,7 +1100,8 @@ export class Sandbox {
    */
   async delete({ force = false }: { force?: boolean } = {}): Promise<void> {
     await this.#exclusively(async () => {
-      if (this.#gone) return
+      if (this.#gone && !this.#context.closing) return
+      this.#mustLive()
       const sharers = this.#hooks.sharers(this)
       if (sharers.length && !force)
         throw new CnmError(
@@ -1188,9 +1220,22 @@ export class Sandbox {
   }
 
   #mustLive(): void {
+    this.#context.mustBeOpen()
     if (this.#gone)
       throw new CnmError('ERR_GONE', `sandbox ${this.containerId} was deleted`, { sandbox: this.id })
   }
+}
+
+/** Where a sandbox lived before `setKey`. */
+interface Abode {
+  stack?: Stack
+  key?: string
+  inode?: number
+  resolver?: SandboxResolver
+  elected: Partial<Record<Family, Candidate>>
+  ipv6Default?: string
+  hadLinks: boolean
+  joins: Map<Endpoint, JoinRecord>
 }
 
 /** What a sandbox asks of its controller. */
@@ -1198,12 +1243,19 @@ export interface SandboxHooks {
   forget(sandbox: Sandbox): void
   /** Container ids of those that share its namespace. */
   sharers(sandbox: Sandbox): string[]
+  /** The sandbox whose namespace this one shares, when it does. */
+  owner(sandbox: Sandbox): Sandbox | undefined
   servesNames(networkId: string): boolean
   resolveName(view: SandboxView, name: string, family: Family): string[]
   resolveIp(view: SandboxView, address: string): string[]
   /** What `host-gateway` stands for. */
   hostGateway(): string | undefined
 }
+
+/** linux/rtnetlink.h RT_TABLE_MAIN */
+const MAIN_TABLE = 254
+/** Routes that every namespace has, or may have: the defaults, and those of IPv6's own. */
+const SPARED = new Set(['0.0.0.0/0', '::/0', 'fe80::/64', 'ff00::/8'])
 
 const IPV6_DEFAULT = 'net/ipv6/conf/default/disable_ipv6'
 
@@ -1217,9 +1269,6 @@ const REFRESHABLE = SandboxOptions.pick({
   extraHosts: true,
   labels: true,
 }).partial()
-
-const definite = <T extends object>(value: T): Partial<T> =>
-  Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as Partial<T>
 
 const identity = (endpoint: Endpoint) => ({
   id: endpoint.id,

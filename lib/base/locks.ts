@@ -26,6 +26,11 @@ export class Locks {
     return this.run(first, () => (rest.length ? this.runAll(rest, body) : body()))
   }
 
+  /** Resolves when nobody holds or awaits a lock. */
+  async idle(): Promise<void> {
+    while (this.#tails.size) await Promise.all(this.#tails.values())
+  }
+
   get size(): number {
     return this.#tails.size
   }

@@ -20,13 +20,13 @@ export function parse<S extends z.ZodType>(schema: S, input: unknown, what = 'op
 
 function describe(issue: z.core.$ZodIssue, input: unknown, schema: z.ZodType, what: string) {
   const path = issue.path.map(String)
-  const field = [what, ...path].join('.')
+  const field = [what, ...path.map(printable)].join('.')
   const value = path.reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], input)
   if (issue.code === 'unrecognized_keys') {
     const known = knownKeys(schema, path)
     const hints = issue.keys.map(key => {
       const near = nearest(key, known)
-      return `${field}.${key} is not an option${near ? `; did you mean ${near}?` : `; known: ${known.join(', ')}`}`
+      return `${field}.${printable(key)} is not an option${near ? `; did you mean ${near}?` : `; known: ${known.join(', ')}`}`
     })
     return { field, value: issue.keys, message: hints.join('; ') }
   }
@@ -65,6 +65,7 @@ function bare(schema: z.ZodType | undefined): z.ZodType | undefined {
 
 /** The known name within two edits of the given one. */
 export function nearest(name: string, known: Iterable<string>): string | undefined {
+  if (name.length > 64) return undefined // no slip of the pen, and long to compare
   let best: string | undefined
   let least = Math.min(3, Math.ceil(name.length / 2) + 1)
   for (const candidate of known) {
@@ -87,6 +88,9 @@ function distance(a: string, b: string): number {
   }
   return row[b.length]!
 }
+
+/** A key as it was given, unless no terminal or log should be shown it. */
+const printable = (key: string): string => (/^[!-~]{1,80}$/.test(key) ? key : brief(key))
 
 const brief = (value: unknown): string => {
   const text = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? String(value)

@@ -37,6 +37,10 @@ export interface Context {
   readonly reaper: Reaper
   readonly warm: Warm
   readonly log: Logger
+  /** No new operation begins any more. */
+  closing: boolean
+  /** Throws ERR_CLOSED while {@link closing}. */
+  mustBeOpen(): void
 }
 
 /** Acts on a driver's plan; its inverse is pushed first, so that a part done is undone too. */

@@ -61,7 +61,7 @@ const oneOf = (list: string[] | undefined, test: (value: string) => boolean): bo
 const hasLabels = ({ labels }: Network, wanted: string[] | undefined): boolean =>
   (wanted ?? []).every(text => {
     const at = text.indexOf('=')
-    return at < 0 ? text in labels : labels[text.slice(0, at)] === text.slice(at + 1)
+    return at < 0 ? Object.hasOwn(labels, text) : labels[text.slice(0, at)] === text.slice(at + 1)
   })
 
 function resembles(pattern: string, text: string): boolean {

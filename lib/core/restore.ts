@@ -108,10 +108,8 @@ async function restoreSandboxes(
 async function reopen(context: Context, record: SandboxRecord, world: World): Promise<Stack | undefined> {
   const { mode } = record.config
   if (mode === 'host') return context.host
-  if (mode.startsWith('container:')) {
-    const name = mode.slice('container:'.length)
-    return world.sandboxes().find(({ id, containerId }) => id === name || containerId === name)?.stack
-  }
+  if (mode.startsWith('container:'))
+    return world.sandboxes().find(({ containerId }) => mode === `container:${containerId}`)?.stack
   if (!record.key) return undefined
   try {
     const stack = await context.kernel.open(record.key)

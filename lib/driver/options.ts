@@ -41,10 +41,11 @@ export function fromLabels(
   given: Record<string, unknown>,
   labels: Readonly<Record<string, string>>,
 ): Record<string, unknown> {
-  const options: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(given)) {
-    const name = labels[key] ?? (key.includes('.') ? undefined : key)
-    if (name !== undefined) options[name] = value
-  }
-  return options
+  // By Object.fromEntries: a key such as `__proto__` becomes a property like any other, and is refused as unknown.
+  return Object.fromEntries(
+    Object.entries(given).flatMap(([key, value]) => {
+      const name = Object.hasOwn(labels, key) ? labels[key] : key.includes('.') ? undefined : key
+      return name === undefined ? [] : [[name, value]]
+    }),
+  )
 }
