@@ -40,6 +40,7 @@ export class AddressSet {
   /** The segment looked up last. */
   private recentKey: Offset = NONE
   private recent: Segment | undefined
+  private idleKey: Offset = NONE
 
   /** How many addresses are not free. */
   get size(): number {
@@ -73,10 +74,7 @@ export class AddressSet {
     const place = placeOf(at)
     segment.taken.delete(place)
     segment.owners.set(place, FREE)
-    if (segment.taken.size === 0) {
-      this.segments.delete(key)
-      this.recentKey = NONE
-    }
+    if (segment.taken.size === 0) this.idle(key)
   }
 
   /** The lowest free one from `first` to `last` (inclusive); NONE when all are held. */
@@ -128,6 +126,15 @@ export class AddressSet {
       total.owners += owners.bytes
     }
     return total
+  }
+
+  /** One empty segment may stay; the one that stayed before goes, if it is still empty. */
+  private idle(key: Offset): void {
+    const before = this.idleKey
+    this.idleKey = key
+    if (before === NONE || before === key || this.segments.get(before)?.taken.size !== 0) return
+    this.segments.delete(before)
+    if (before === this.recentKey) this.recentKey = NONE
   }
 
   private segment(key: Offset): Segment | undefined {

@@ -1,7 +1,7 @@
 /**
  * A set of numbers below 2^32, held as a bitmap of bitmaps.
  *
- * Level 0 has one bit per number, in leaves of 1,024 bits that exist only while one of their bits is set. Each leaf
+ * Level 0 has one bit per number, in leaves of 1,024 bits that exist only while one of their bits is set (but for one). Each leaf
  * carries a summary: one bit per word that is full. When a leaf itself is full, it sets its bit on the level above,
  * which is made of the same leaves and exists only once needed. So the lowest number that is not in the set, from any
  * point on, is found with at most two `clz32` per level and four levels: constant time at any fill, and the memory
@@ -33,6 +33,8 @@ export class Bitmap {
   /** The leaf looked up last: operations come in runs on the same one. */
   private recentKey = NO_LEAF
   private recentPlace = 0
+  /** A leaf left in place although empty: the next number often goes there. */
+  private idleKey = NO_LEAF
 
   has(n: number): boolean {
     const leaf = this.find(n >>> LEAF_BITS)
@@ -75,7 +77,7 @@ export class Bitmap {
     this.size--
     const count = words[leaf + COUNT]!--
     if (count === LEAF) this.above?.delete(key)
-    else if (count === 1) this.drop(key, leaf)
+    else if (count === 1) this.idle(key)
     return true
   }
 
@@ -138,11 +140,17 @@ export class Bitmap {
     return place
   }
 
-  /** An empty leaf is all zeros again, so its place can be given to another one as it is. */
-  private drop(key: number, place: number): void {
-    this.leaves.delete(key)
+  /** One empty leaf may stay; the one that stayed before goes, if it is still empty. */
+  private idle(key: number): void {
+    const before = this.idleKey
+    this.idleKey = key
+    if (before === NO_LEAF || before === key) return
+    const place = this.leaves.get(before)
+    if (place === undefined || this.words[place + COUNT] !== 0) return
+    // all zeros again, so the place can be given to another leaf as it is
+    this.leaves.delete(before)
     this.spare.push(place)
-    if (key === this.recentKey) this.recentKey = NO_LEAF
+    if (before === this.recentKey) this.recentKey = NO_LEAF
   }
 }
 

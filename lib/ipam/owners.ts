@@ -12,16 +12,20 @@ export const RESERVED = 1
 /** Released, but not to be chosen yet. */
 export const QUARANTINED = 2
 
+/** So many owners that hold nothing are kept before they are swept out: most of them come again. */
+const MOST_IDLE = 1024
+
 /** Owner ids ↔ small numbers, counted, so that a number is used again when its owner holds nothing any more. */
 export class OwnerNames {
   private readonly numbers = new Map<string, number>()
   private readonly names: (string | undefined)[] = [undefined, undefined, undefined]
   private readonly counts: number[] = [0, 0, 0]
   private readonly spare: number[] = []
+  private idle = 0
 
   /** How many owners hold something. */
   get size(): number {
-    return this.numbers.size
+    return this.numbers.size - this.idle
   }
 
   /** The number of an owner, which now holds one more. */
@@ -32,20 +36,29 @@ export class OwnerNames {
       this.numbers.set(name, number)
       this.names[number] = name
       this.counts[number] = 1
-    } else this.counts[number]!++
+    } else if (this.counts[number]!++ === 0) this.idle--
     return number
   }
 
   letGo(number: number): void {
     if (number <= QUARANTINED || --this.counts[number]! > 0) return
-    this.numbers.delete(this.names[number]!)
-    this.names[number] = undefined
-    this.spare.push(number)
+    // a sweep costs as much as there are names, so there must be as many idle ones to pay for it
+    if (++this.idle > MOST_IDLE && this.idle > this.numbers.size >>> 1) this.sweep()
   }
 
   /** The owner's id; undefined for what no owner holds. */
   name(number: number): string | undefined {
     return this.names[number]
+  }
+
+  private sweep(): void {
+    for (const [name, number] of this.numbers)
+      if (this.counts[number] === 0) {
+        this.numbers.delete(name)
+        this.names[number] = undefined
+        this.spare.push(number)
+      }
+    this.idle = 0
   }
 }
 
@@ -62,6 +75,8 @@ export class OwnerBlocks {
   private spare: number[] = []
   private recentKey = NO_BLOCK
   private recentPlace = 0
+  /** A block left in place although empty. */
+  private idleKey = NO_BLOCK
 
   get(n: number): number {
     const place = this.find(n >>> 5)
@@ -82,9 +97,7 @@ export class OwnerBlocks {
     if (before === FREE) {
       if (owner !== FREE) this.words[place]!++
     } else if (owner === FREE && --this.words[place]! === 0) {
-      this.blocks.delete(key)
-      this.spare.push(place)
-      if (key === this.recentKey) this.recentKey = NO_BLOCK
+      this.idle(key)
     }
   }
 
@@ -119,5 +132,16 @@ export class OwnerBlocks {
     }
     this.blocks.set(key, place)
     return place
+  }
+  /** One empty block may stay; the one that stayed before goes, if it is still empty. */
+  private idle(key: number): void {
+    const before = this.idleKey
+    this.idleKey = key
+    if (before === NO_BLOCK || before === key) return
+    const place = this.blocks.get(before)
+    if (place === undefined || this.words[place] !== 0) return
+    this.blocks.delete(before)
+    this.spare.push(place)
+    if (before === this.recentKey) this.recentKey = NO_BLOCK
   }
 }

@@ -4,12 +4,12 @@
  */
 import { type Cidr, parseCidr } from '../base/cidr'
 
-/** Dotted decimal → unsigned 32-bit number; -1 when it is not exactly that. */
-export function parse4(text: string): number {
+/** Dotted decimal (all of the text, or what stands before `end`) → unsigned 32-bit number; -1 when it is not that. */
+export function parse4(text: string, end = text.length): number {
   let value = 0
   let octet = -1 // no digit yet
   let dots = 0
-  for (let i = 0; i < text.length; i++) {
+  for (let i = 0; i < end; i++) {
     const c = text.charCodeAt(i)
     if (c === 46) {
       if (octet < 0 || ++dots > 3) return -1
@@ -31,16 +31,18 @@ export type Words = [number, number, number, number]
 
 const groups = new Uint16Array(8)
 
-/** Hexadecimal groups (RFC 4291, 2.2 forms 1 and 2) → `out`; false when it is not exactly that. */
-export function parse6(text: string, out: Words): boolean {
-  const length = text.length
+/**
+ * Hexadecimal groups (RFC 4291, 2.2 forms 1 and 2; all of the text, or what stands before `length`) → `out`; false when
+ * it is not exactly that.
+ */
+export function parse6(text: string, out: Words, length = text.length): boolean {
   let count = 0
   let gap = -1 // how many groups stand before `::`
   let value = 0
   let digits = 0
   let i = 0
   if (text.charCodeAt(0) === 58) {
-    if (text.charCodeAt(1) !== 58) return false
+    if (length < 2 || text.charCodeAt(1) !== 58) return false
     gap = 0
     i = 2
   }
