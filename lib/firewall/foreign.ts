@@ -81,21 +81,13 @@ function legacyDrops(stack: Stack): ForwardChain[] {
   return drops
 }
 
-/** As problems, with what to do. `solved` tells which are taken care of by the hook that their owner made for it. */
-export function foreignDrops(
-  stack: Stack,
-  own: string[],
-  solved: (drop: ForwardChain) => boolean = () => false,
-): FirewallProblem[] {
-  return findDrops(stack, own)
-    .filter(drop => !solved(drop))
-    .map(drop => ({
-      kind: 'foreign-drop',
-      message: `chain ${drop.chain} of table ${drop.family} ${drop.table} drops forwarded packets (${drop.verdict}): containers and published ports are cut off unless a rule there accepts them`,
-      remedy: remedy(drop),
-      details: { ...drop },
-    }))
-}
+/** As a problem, with what to do. */
+export const dropProblem = (drop: ForwardChain): FirewallProblem => ({
+  kind: 'foreign-drop',
+  message: `chain ${drop.chain} of table ${drop.family} ${drop.table} drops forwarded packets (${drop.verdict}): containers and published ports are cut off unless a rule there accepts them`,
+  remedy: remedy(drop),
+  details: { ...drop },
+})
 
 function remedy({ family, table, chain }: ForwardChain): string {
   if (table.startsWith('filter')) {

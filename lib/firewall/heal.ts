@@ -70,7 +70,6 @@ export class Healer {
       this.ticker = setInterval(() => this.soon(), period)
       this.ticker.unref()
     }
-    this.foreignSoon()
   }
 
   stop(): void {
@@ -156,7 +155,9 @@ export class Healer {
     }
   }
 
-  private async lookAround(): Promise<void> {
+  /** Looks at the rules of others, and tells what is new. */
+  async lookAround(): Promise<void> {
+    clearTimeout(this.foreignTimer)
     this.foreignTimer = undefined
     try {
       const problems = await this.patient.foreign()

@@ -1,17 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
-import { join } from 'node:path'
 import { type Family } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import { Locks } from '../base/locks'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall, FirewallChange, FirewallProblem } from './contract'
-import { foreignDrops } from './foreign'
+import { dropProblem, findDrops } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { type Delta, Model } from './model'
 import type { FirewallParts } from './nftables'
+import { inPath, runProgram } from './program'
 import {
   compareSaved,
   FAMILIES,
@@ -51,17 +49,6 @@ export function iptablesProblem(_stack: Stack): CnmError | undefined {
   )
 }
 
-function inPath(program: string): boolean {
-  return (process.env.PATH ?? '').split(':').some(directory => {
-    try {
-      accessSync(join(directory, program), constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  })
-}
-
 /** The same firewall for hosts without libnftables: one iptables-restore per family and operation, in Docker's chains. */
 export class IptablesFirewall implements Firewall {
   readonly backend = 'iptables'
@@ -96,6 +83,7 @@ export class IptablesFirewall implements Firewall {
       if (!this.adopted) await this.install()
       this.started = true
       this.healer.start()
+      await this.healer.lookAround()
     })
   }
 
@@ -250,9 +238,10 @@ export class IptablesFirewall implements Firewall {
 
   /** Our own rules stand in the tables that would otherwise be others', and let our traffic through there. */
   private foreign(): FirewallProblem[] {
-    const ours = ['filter']
     try {
-      return foreignDrops(this.parts.stack, [], drop => ours.includes(drop.table.split(' ')[0] ?? ''))
+      return findDrops(this.parts.stack, [])
+        .filter(drop => !drop.table.startsWith('filter'))
+        .map(dropProblem)
     } catch (error) {
       // Without libnftables the tables of others cannot be read; that is why this backend is there.
       if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_FIREWALL')) return []
@@ -261,11 +250,13 @@ export class IptablesFirewall implements Firewall {
   }
 
   private async saved(family: Family): Promise<Saved> {
-    return parseSave(await run(this.parts.stack, PROGRAMS[family].save, [], '', pid => this.remember(pid)))
+    return parseSave(
+      await runProgram(this.parts.stack, PROGRAMS[family].save, [], '', pid => this.remember(pid)),
+    )
   }
 
   private async restore(family: Family, text: string): Promise<void> {
-    await run(this.parts.stack, PROGRAMS[family].restore, ['--noflush', '-w', LOCK_WAIT], text, pid =>
+    await runProgram(this.parts.stack, PROGRAMS[family].restore, ['--noflush', '-w', LOCK_WAIT], text, pid =>
       this.remember(pid),
     )
   }
@@ -287,63 +278,13 @@ export class IptablesFirewall implements Firewall {
 /** Takes away what a run of this backend left behind. */
 export async function removeIptables(stack: Stack, prefix: string): Promise<void> {
   for (const family of FAMILIES) {
-    const saved = parseSave(await run(stack, PROGRAMS[family].save, [], ''))
+    const saved = parseSave(await runProgram(stack, PROGRAMS[family].save))
     if (!saved.has(`filter ${prefix}-FORWARD`)) continue
-    await run(
+    await runProgram(
       stack,
       PROGRAMS[family].restore,
       ['--noflush', '-w', LOCK_WAIT],
       renderIptablesReset(prefix, new Map(), saved, family, { remove: true }),
     )
   }
-}
-
-/** Runs a program of iptables inside the namespace: a child is born where the thread is. */
-function run(
-  stack: Stack,
-  program: string,
-  parameters: string[],
-  input: string,
-  born?: (pid: number) => void,
-): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child: ChildProcess = stack.run(() =>
-      spawn(program, parameters, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } }),
-    )
-    if (child.pid !== undefined) born?.(child.pid)
-    const output: Buffer[] = []
-    const complaint: Buffer[] = []
-    child.stdout?.on('data', (data: Buffer) => output.push(data))
-    child.stderr?.on('data', (data: Buffer) => complaint.push(data))
-    child.stdin?.on('error', () => {}) // it ended before it read everything: the exit status says why
-    child.on('error', cause =>
-      reject(
-        new CnmError(
-          'ERR_FIREWALL_UNAVAILABLE',
-          `${program} cannot be run: ${cause.message}; "apt-get install iptables" installs it`,
-          { program },
-          { cause },
-        ),
-      ),
-    )
-    child.on('close', status => {
-      if (status === 0) resolve(Buffer.concat(output).toString())
-      else reject(refusal(program, Buffer.concat(complaint).toString(), input))
-    })
-    child.stdin?.end(input)
-  })
-}
-
-function refusal(program: string, complaint: string, input: string): CnmError {
-  const line = Number(/line:? (\d+)/.exec(complaint)?.[1] ?? 0)
-  const culprit = line > 0 ? input.split('\n')[line - 1] : undefined
-  const reason = complaint.trim().split('\n').slice(0, 3).join('; ') || 'no reason given'
-  const code = /Permission denied|you must be root|not permitted/.test(complaint)
-    ? 'ERR_PRIVILEGE'
-    : 'ERR_FIREWALL'
-  return new CnmError(code, `${program} refused the change: ${reason}${culprit ? ` (${culprit})` : ''}`, {
-    program,
-    output: complaint,
-    line: culprit,
-  })
 }

@@ -3,9 +3,10 @@ import type { Logger } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall, FirewallChange, FirewallNetwork, FirewallProblem } from './contract'
-import { foreignDrops } from './foreign'
+import { dropProblem, findDrops } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
+import { DockerHooks } from './hooks'
 import { Model, type Plan } from './model'
 import {
   expectedListing,
@@ -37,6 +38,7 @@ export class NftablesFirewall implements Firewall {
   private model = new Model(nftRenderer)
   private readonly forwarding: Forwarding
   private readonly healer: Healer
+  private readonly hooks: DockerHooks
   private started = false
   /** The table was found as an earlier run left it, and holds elements that the model does not know (yet). */
   private adopted = false
@@ -45,13 +47,14 @@ export class NftablesFirewall implements Firewall {
     const { name, stack, log } = parts
     checkedTable(name)
     this.forwarding = new Forwarding(stack, parts.ipForward)
+    this.hooks = new DockerHooks(stack, name)
     const table = `${name}-probe-${process.pid}`
     this.healer = new Healer({
       stack,
       log,
       owns: (family, other) => family === 'inet' && (other === name || other === `${name}-user`),
       heal: async () => this.heal(),
-      foreign: async () => this.foreign(),
+      foreign: () => this.foreign(true),
       probe: { table, commands: `add table inet ${table}\ndelete table inet ${table}` },
     })
   }
@@ -64,6 +67,8 @@ export class NftablesFirewall implements Firewall {
     else this.install()
     this.started = true
     this.healer.start()
+    // Before the first network: it is let through from its beginning.
+    await this.healer.lookAround()
   }
 
   async apply(change: FirewallChange): Promise<void> {
@@ -73,6 +78,8 @@ export class NftablesFirewall implements Firewall {
     this.take(plan)
     this.forwarding.forget(change.removeNetworks ?? [])
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
+    if (this.hooks.present && (change.addNetworks?.length || change.removeNetworks?.length))
+      await this.hooks.sync(this.links())
   }
 
   /**
@@ -121,10 +128,11 @@ export class NftablesFirewall implements Firewall {
     }
     this.adopted = false
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
+    if (this.hooks.present) await this.hooks.sync(this.links())
   }
 
   async check(): Promise<FirewallProblem[]> {
-    return [...this.missing(), ...this.forwarding.check(), ...this.foreign()]
+    return [...this.missing(), ...this.forwarding.check(), ...(await this.foreign(false))]
   }
 
   async repair(): Promise<boolean> {
@@ -150,6 +158,7 @@ export class NftablesFirewall implements Firewall {
     this.started = false
     if (!remove) return
     this.nft(renderRemoval(this.parts.name))
+    await this.hooks.sync([])
     this.model = new Model(nftRenderer)
   }
 
@@ -211,9 +220,17 @@ export class NftablesFirewall implements Firewall {
     }
   }
 
-  private foreign(): FirewallProblem[] {
+  /** Rules of others that drop our traffic, once those that their owners let us in by are dealt with. */
+  private async foreign(act: boolean): Promise<FirewallProblem[]> {
     const { name, stack } = this.parts
-    return foreignDrops(stack, [name, `${name}-user`])
+    const problems: FirewallProblem[] = []
+    for (const drop of findDrops(stack, [name, `${name}-user`]))
+      if (!(await this.hooks.solve(drop, this.links(), act))) problems.push(dropProblem(drop))
+    return problems
+  }
+
+  private links(): string[] {
+    return this.started ? [...new Set(this.model.state().addNetworks.map(network => network.link))] : []
   }
 
   private network(id: string): FirewallNetwork | undefined {

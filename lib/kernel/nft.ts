@@ -11,6 +11,12 @@ const NFT_CTX_DEFAULT = 0 // nftables/libnftables.h
 /** `struct nft_ctx *`: bytes that ref-napi took for a pointer. */
 type Context = Buffer
 
+/** Of the C library. */
+interface System {
+  socket(domain: number, type: number, protocol: number): number
+  close(fd: number): number
+}
+
 interface Library {
   nft_ctx_new(flags: number): Context
   nft_ctx_free(context: Context): void
@@ -23,7 +29,7 @@ interface Library {
 
 type Signature = [result: string, parameters: string[]]
 interface FfiModule {
-  Library: new (soname: string, signatures: Record<string, Signature>) => unknown
+  Library: new (soname: string | null, signatures: Record<string, Signature>) => unknown
 }
 
 const SIGNATURES: Record<keyof Library, Signature> = {
@@ -36,7 +42,16 @@ const SIGNATURES: Record<keyof Library, Signature> = {
   nft_run_cmd_from_buffer: ['int', ['pointer', 'pointer']],
 }
 
+const SYSTEM: Record<keyof System, Signature> = {
+  socket: ['int', ['int', 'int', 'int']],
+  close: ['int', ['int']],
+}
+const AF_NETLINK = 16
+const SOCK_RAW_CLOEXEC = 3 | 0o2000000
+const NETLINK_NETFILTER = 12
+
 let library: Library | undefined
+let system: System | undefined
 
 /** Loaded at first use: a host with another backend needs neither the library nor the compiled ffi module. */
 function load(): Library {
@@ -53,6 +68,7 @@ function load(): Library {
     )
   }
   try {
+    system = new ffi.Library(null, SYSTEM) as System
     library = new ffi.Library(SONAME, SIGNATURES) as Library
   } catch (cause) {
     throw new CnmError(
@@ -87,6 +103,7 @@ export class Nft {
   #context: Context | undefined
 
   constructor() {
+    mustHaveNetfilter()
     const context = this.#library.nft_ctx_new(NFT_CTX_DEFAULT)
     if (isNull(context))
       throw new CnmError(
@@ -109,17 +126,36 @@ export class Nft {
     const output = this.#library.nft_ctx_get_output_buffer(context) ?? ''
     const complaint = this.#library.nft_ctx_get_error_buffer(context) ?? ''
     if (status === 0) return output
-    throw new CnmError('ERR_FIREWALL', `nftables refused the transaction: ${brief(complaint)}`, {
-      output: complaint,
+    const errno = errnoOf(complaint)
+    const details = {
+      output: complaint.slice(0, 4000),
       commands: commands.length > 2000 ? `${commands.slice(0, 2000)}...` : commands,
-      errno: errnoOf(complaint),
-    })
+      errno,
+    }
+    if (errno === 'EPERM')
+      throw new CnmError(
+        'ERR_PRIVILEGE',
+        'nftables refused the transaction: CAP_NET_ADMIN is needed in the user namespace that owns the network namespace',
+        details,
+      )
+    throw new CnmError('ERR_FIREWALL', `nftables refused the transaction: ${brief(complaint)}`, details)
   }
 
   close(): void {
     if (this.#context) this.#library.nft_ctx_free(this.#context)
     this.#context = undefined
   }
+}
+
+/** Where the kernel has no such socket libnftables ends the process, so that is found out first. */
+function mustHaveNetfilter(): void {
+  const fd = system?.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_NETFILTER) ?? -1
+  if (fd < 0)
+    throw new CnmError(
+      'ERR_FIREWALL_UNAVAILABLE',
+      'the kernel gives no netfilter socket: it needs nfnetlink and nf_tables ("modprobe nf_tables"), and a permission to use them',
+    )
+  system?.close(fd)
 }
 
 function isNull(pointer: Context): boolean {

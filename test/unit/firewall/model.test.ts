@@ -136,8 +136,8 @@ describe('a plan', () => {
     const started = process.hrtime.bigint()
     for (let i = 0; i < 100; i++)
       play(model, { addMappings: [mapping()] }), play(model, { removeMappings: [mapping()] })
-    // Microseconds each in truth; a linear walk over the mappings would take seconds.
-    expect(Number(process.hrtime.bigint() - started) / 1e6).toBeLessThan(1000)
+    // Microseconds each in truth; a walk over all mappings would take a minute.
+    expect(Number(process.hrtime.bigint() - started) / 1e6).toBeLessThan(4000)
   })
 })
 

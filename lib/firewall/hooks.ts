@@ -1,0 +1,86 @@
+/**
+ * Where Docker runs beside us with iptables, its FORWARD chain drops what no rule accepts, ours included. It leaves a chain
+ * to its neighbours, DOCKER-USER; there (for what comes in to our bridges: our own table judges it) and at the very end of
+ * FORWARD (for what leaves them: after Docker has had its say about its own bridges) our traffic is let through.
+ */
+import type { Family } from '../base/cidr'
+import type { Stack } from '../kernel/kernel'
+import { checkedLink, checkedTable } from './check'
+import type { ForwardChain } from './foreign'
+import { inPath, runProgram } from './program'
+import { parseSave } from './render-iptables'
+
+const FAMILIES = [4, 6] as const
+const NFT_FAMILY: Record<Family, string> = { 4: 'ip', 6: 'ip6' }
+
+/** Rules by chain, in the form of iptables-save. */
+export function hookRules(name: string, links: string[]): { chain: string; rule: string; at: 'I' | 'A' }[] {
+  const comment = `-m comment --comment ${checkedTable(name)}`
+  return links.map(checkedLink).flatMap(link => [
+    { chain: 'DOCKER-USER', rule: `-o ${link} ${comment} -j ACCEPT`, at: 'I' },
+    { chain: 'FORWARD', rule: `-i ${link} ${comment} -j ACCEPT`, at: 'A' },
+  ])
+}
+
+/** What `iptables-restore --noflush` must be told so that exactly these rules of ours are there; empty when they are. */
+export function hookChange(name: string, links: string[], save: string): string | undefined {
+  const saved = parseSave(save)
+  if (!saved.has('filter DOCKER-USER')) return undefined
+  const wanted = hookRules(name, links)
+  const lines: string[] = []
+  for (const chain of ['DOCKER-USER', 'FORWARD']) {
+    const there = (saved.get(`filter ${chain}`) ?? []).filter(rule => rule.includes(` --comment ${name} -j `))
+    for (const rule of there)
+      if (!wanted.some(one => one.chain === chain && one.rule === rule)) lines.push(`-D ${chain} ${rule}`)
+    for (const one of wanted)
+      if (one.chain === chain && !there.includes(one.rule)) lines.push(`-${one.at} ${chain} ${one.rule}`)
+  }
+  return lines.length ? ['*filter', ...lines, 'COMMIT', ''].join('\n') : ''
+}
+
+export class DockerHooks {
+  /** Families, and whose tables (the old xtables are apart), in which rules of ours stand. */
+  private readonly active = new Map<string, { family: Family; legacy: boolean }>()
+
+  constructor(
+    private readonly stack: Stack,
+    private readonly name: string,
+  ) {}
+
+  get present(): boolean {
+    return this.active.size > 0
+  }
+
+  /** Is this Docker's doing, and is it taken care of? `act`: then see to it. */
+  async solve(drop: ForwardChain, links: string[], act: boolean): Promise<boolean> {
+    if (drop.chain !== 'FORWARD' || !/^filter( \(legacy\))?$/.test(drop.table)) return false
+    for (const family of FAMILIES)
+      if (NFT_FAMILY[family] === drop.family) {
+        const legacy = drop.table !== 'filter'
+        if (!(await this.put(family, legacy, links, act))) return false
+        this.active.set(`${family} ${legacy}`, { family, legacy })
+        return true
+      }
+    return false
+  }
+
+  /** After networks came or went. */
+  async sync(links: string[]): Promise<void> {
+    for (const [key, { family, legacy }] of this.active)
+      if (!(await this.put(family, legacy, links, true))) this.active.delete(key)
+  }
+
+  private async put(family: Family, legacy: boolean, links: string[], act: boolean): Promise<boolean> {
+    const tool = (verb: string) => {
+      const prefix = family === 6 ? 'ip6tables' : 'iptables'
+      const exact = `${prefix}-${legacy ? 'legacy' : 'nft'}-${verb}`
+      return inPath(exact) ? exact : `${prefix}-${verb}`
+    }
+    if (!inPath(tool('save')) || !inPath(tool('restore'))) return false
+    const save = await runProgram(this.stack, tool('save'), ['-t', 'filter'])
+    const text = hookChange(this.name, links, save)
+    if (text && !act) return false
+    if (text) await runProgram(this.stack, tool('restore'), ['--noflush', '-w', '10'], text)
+    return text !== undefined
+  }
+}
