@@ -80,18 +80,20 @@ export function portsOf(entries: readonly SocketEntry[]): PortSet {
   return set
 }
 
-/** `nginx, pid 123` for the process that has the socket open; undefined when it cannot be found (no permission, gone). */
-export async function processOf(inodes: readonly number[]): Promise<string | undefined> {
+/** `another process (nginx, pid 123)`: who has one of the sockets open; without a name when it cannot be found out. */
+export async function processOf(inodes: readonly number[]): Promise<string> {
+  const unknown = 'another process'
+
   // inode 0: a connection in TIME-WAIT, which belongs to no process any more
   const wanted = new Set(inodes.filter(inode => inode !== 0).map(inode => `socket:[${inode}]`))
-  if (wanted.size === 0) return undefined
+  if (wanted.size === 0) return unknown
   const pids = (await readdir('/proc').catch(() => [])).filter(name => /^\d+$/.test(name))
   for (const pid of pids) {
     const fds = await readdir(`/proc/${pid}/fd`).catch(() => [])
     const links = await Promise.all(fds.map(fd => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')))
     if (!links.some(link => wanted.has(link))) continue
     const command = (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '?')).trim()
-    return `${command}, pid ${pid}`
+    return `${Number(pid) === process.pid ? 'this' : 'another'} process (${command}, pid ${pid})`
   }
-  return undefined
+  return unknown
 }

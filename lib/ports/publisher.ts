@@ -356,8 +356,7 @@ export class Publisher implements PortPublisher {
     try {
       const range = { first: port, last: port }
       const inodes = conflictingSockets(this.#stack, protocol, [address], range).map(entry => entry.inode)
-      const process = await processOf(inodes)
-      return process ? `another process (${process})` : 'another process'
+      return await processOf(inodes)
     } catch (error) {
       this.#log.debug(`who holds port ${port} could not be found`, { error })
       return 'another process'
@@ -517,28 +516,49 @@ export class Publisher implements PortPublisher {
   /** Proxied UDP wildcards get a socket for each address that comes, and lose those of the ones that go. */
   #followAddresses(): Watch {
     return this.#stack.watch(['address'], event => {
+      if (event.topic === 'overrun') void this.#catchUp()
       if (event.topic !== 'address') return
       const address = bare(event.address.address)
-      for (const cell of this.#followers) {
-        const listener = cell.listener as UdpListener | undefined
-        if (!servable(address, familyOf(cell.address))) continue
-        if (event.change === 'removed') {
-          const fd = cell.sockets.get(address)
-          if (fd === undefined) continue
-          cell.sockets.delete(address)
-          if (listener) listener.drop(address)
-          else this.#stack.closeFd(fd)
-        } else if (!event.address.tentative && !cell.sockets.has(address)) {
-          try {
-            const fd = this.#socketFor(cell, address, cell.range.first)
-            cell.sockets.set(address, fd)
-            listener?.add(address, fd)
-          } catch (error) {
-            this.#log.warn(`udp port ${cell.range.first} is not served on ${address}`, { error })
-          }
-        }
-      }
+      if (event.change === 'removed') this.#loseAddress(address)
+      else if (!event.address.tentative) this.#gainAddress(address)
     })
+  }
+
+  #gainAddress(address: string): void {
+    for (const cell of this.#followers) {
+      if (cell.sockets.has(address) || !servable(address, familyOf(cell.address))) continue
+      try {
+        const fd = this.#socketFor(cell, address, cell.range.first)
+        cell.sockets.set(address, fd)
+        ;(cell.listener as UdpListener | undefined)?.add(address, fd)
+      } catch (error) {
+        this.#log.warn(`udp port ${cell.range.first} is not served on ${address}`, { error })
+      }
+    }
+  }
+
+  #loseAddress(address: string): void {
+    for (const cell of this.#followers) {
+      const fd = cell.sockets.get(address)
+      if (fd === undefined) continue
+      cell.sockets.delete(address)
+      const listener = cell.listener as UdpListener | undefined
+      if (listener) listener.drop(address)
+      else this.#stack.closeFd(fd)
+    }
+  }
+
+  /** Some events were lost: compares with the addresses that there are. */
+  async #catchUp(): Promise<void> {
+    try {
+      const all = (await this.#stack.addresses()).filter(({ tentative }) => !tentative)
+      const now = new Set(all.map(({ address }) => bare(address)))
+      const served = [...this.#followers].flatMap(cell => [...cell.sockets.keys()])
+      for (const address of new Set(served)) if (!now.has(address)) this.#loseAddress(address)
+      for (const address of now) this.#gainAddress(address)
+    } catch (error) {
+      this.#log.warn('the addresses of the host could not be listed', { error })
+    }
   }
 
   /** As good as asking for any IPv6 service: a host with IPv6 switched off may have the family, but not `::1`. */

@@ -282,6 +282,32 @@ describe('start, release, replacing', () => {
   })
 })
 
+test('a proxied udp wildcard has a socket for each address of the host, and follows them', async () => {
+  const { stack, proxy } = await scene()
+  await stack.apply([
+    { op: 'addLink', link: { kind: 'dummy', name: 'd', up: true } },
+    { op: 'addAddress', link: 'd', address: '192.0.2.1/24' },
+  ])
+  const publisher = new Publisher({ stack, backend: 'none', proxy })
+  const ports = await publisher.reserve(TARGET, [parsePort('0.0.0.0:53:53/udp')])
+  await publisher.start(ports)
+  const settled = async (count: number) => {
+    for (let i = 0; i < 100 && publisher.sockets !== count; i++)
+      await new Promise(resolve => setTimeout(resolve, 5))
+    expect(publisher.sockets).toBe(count)
+  }
+  await settled(2) // 127.0.0.1 as well
+  await stack.apply([{ op: 'addAddress', link: 'd', address: '198.51.100.1/32' }])
+  await settled(3)
+  await stack.apply([{ op: 'removeAddress', link: 'd', address: '192.0.2.1/24' }])
+  await stack.apply([{ op: 'removeAddress', link: 'd', address: '198.51.100.1/32' }])
+  await settled(1)
+  await publisher.release(ports)
+  expect(publisher.sockets).toBe(0)
+  await stack.apply([{ op: 'addAddress', link: 'd', address: '192.0.2.3/24' }])
+  expect(publisher.sockets).toBe(0)
+})
+
 test('every call that can fail: nothing is left, and a retry succeeds', async () => {
   for (let nth = 1; ; nth++) {
     const { kernel, publisher, ask, stack } = await scene()
