@@ -84,6 +84,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       warm,
       log,
       locks: new Locks(),
+      wantedLinks: new Set(),
       names: openNames(),
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,

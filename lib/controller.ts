@@ -226,11 +226,13 @@ export class Controller {
   #adoptNetwork(network: Network): void {
     this.#networks.set(network.id, network)
     this.#networksByName.set(network.name, network)
+    if (network.link && !network.record.deleting) this.#context.wantedLinks.add(network.link)
     this.#announce(network)
   }
 
   #forgetNetwork(network: Network): void {
     this.#networks.delete(network.id)
+    if (network.link) this.#context.wantedLinks.delete(network.link)
     if (this.#networksByName.get(network.name) === network) this.#networksByName.delete(network.name)
   }
 

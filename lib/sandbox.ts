@@ -277,6 +277,7 @@ export class Sandbox {
       await carryOut(host, attachment.plan, 'host side', undo)
       if (detour.length) await stack.apply(detour)
     }
+    this.#expect(attachment, undo)
     await this.shape(endpoint)
     if (moving) return
     await this.#open(endpoint, undo)
@@ -294,6 +295,13 @@ export class Sandbox {
         .filter(({ destination, type }) => type === 'unicast' && !SPARED.has(destination))
         .map(({ destination }) => ({ address: destination, owner: 'in the namespace' })),
     )
+  }
+
+  /** From now on its absence is drift. */
+  #expect({ interface: { source } = {} as never }: Attachment, undo?: Undo): void {
+    if (!source) return
+    undo?.push('expect the link no more', () => this.#context.wantedLinks.delete(source))
+    this.#context.wantedLinks.add(source)
   }
 
   /** Says on the host's end whose it is: `ip link` shows it, and what a crash left behind can be told from what others made. */
@@ -700,6 +708,8 @@ export class Sandbox {
 
   /* ------------------------------------------------------------------ leaving */
 
+  /** Host's ends of pairs that left: if the namespace is dropped before they are reaped, it takes them along. */
+  readonly #doomed = new Set<string>()
   /** Interface names whose link is still being deleted. */
   readonly #leaving = new Set<string>()
 
@@ -787,7 +797,8 @@ export class Sandbox {
   async #driverLeaves(endpoint: Endpoint, join: JoinRecord, grace = 20): Promise<void> {
     const { attachment } = join
     if (!attachment || !this.#stack) return
-    const { host, reaper, log } = this.#context
+    const { host, reaper, log, wantedLinks } = this.#context
+    if (attachment.interface?.source) wantedLinks.delete(attachment.interface.source)
     const driver = endpoint.network.implementation
     if (this.mode !== 'host')
       await applyLeniently(this.#stack, departure(attachment, join.interfaceName, host))
@@ -799,8 +810,10 @@ export class Sandbox {
       })
     const changes: Change[] = []
     for (const change of ('changes' in plan && plan.changes) || [])
-      if (change.op === 'removeLink' && typeof change.link === 'string') reaper.doom(host, change.link, grace)
-      else changes.push(change)
+      if (change.op === 'removeLink' && typeof change.link === 'string') {
+        reaper.doom(host, change.link, grace)
+        this.#doomed.add(change.link)
+      } else changes.push(change)
     await applyLeniently(host, changes)
     if (attachment.interface?.arrives === 'born') {
       if (!attachment.interface.source) reaper.doom(this.#stack, join.interfaceName, grace)
@@ -818,6 +831,7 @@ export class Sandbox {
     this.#elected = elect(this.#candidates())
     this.#hadLinks = true
     if (!join.attachment) return
+    this.#expect(join.attachment)
     join.published = await this.#context.publisher.readopt(join.published)
     const named = { ...identity(endpoint), aliases: endpoint.record.config.aliases }
     if (!endpoint.record.config.disableResolution)
@@ -1148,7 +1162,7 @@ export class Sandbox {
       await publisher.release(join.published)
       names.removeEndpoint(endpoint.network.id, endpoint.id)
       // The namespace takes its links along; those that stay (a process still lives in it) are reaped later.
-      await this.#driverLeaves(endpoint, join, owns ? 150 : 20).catch((error: unknown) =>
+      await this.#driverLeaves(endpoint, join, owns ? NAMESPACE_GRACE : 20).catch((error: unknown) =>
         log.warn('leave', { error }),
       )
       events.emit({
@@ -1167,6 +1181,8 @@ export class Sandbox {
     this.#files?.remove()
     if (this.#files) rmSync(this.#directory, { recursive: true, force: true })
     if (owns && this.#stack) {
+      for (const link of this.#doomed)
+        if (reaper.isDoomed(this.#context.host, link)) reaper.doom(this.#context.host, link, NAMESPACE_GRACE)
       reaper.forget(this.#stack)
       this.#stack.close()
     }
@@ -1256,6 +1272,9 @@ export interface SandboxHooks {
 const MAIN_TABLE = 254
 /** Routes that every namespace has, or may have: the defaults, and those of IPv6's own. */
 const SPARED = new Set(['0.0.0.0/0', '::/0', 'fe80::/64', 'ff00::/8'])
+
+/** Milliseconds that the kernel may take to clear a namespace away, many at a time, before we delete its links ourselves. */
+const NAMESPACE_GRACE = 500
 
 const IPV6_DEFAULT = 'net/ipv6/conf/default/disable_ipv6'
 

@@ -36,6 +36,8 @@ export interface Context {
   readonly locks: Locks
   readonly reaper: Reaper
   readonly warm: Warm
+  /** Names of the links on the host that should be there: of networks and of joined endpoints. */
+  readonly wantedLinks: Set<string>
   readonly log: Logger
   /** No new operation begins any more. */
   closing: boolean

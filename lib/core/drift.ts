@@ -36,7 +36,10 @@ export class DriftWatch {
   #hear(event: KernelEvent): void {
     if (event.topic === 'link') {
       if (event.change === 'set') this.#links.set(event.link.index, event.link)
-      else this.#links.delete(event.link.index)
+      else {
+        this.#links.delete(event.link.index)
+        this.#context.reaper.gone(this.#context.host, event.link.name)
+      }
     }
     if (event.topic === 'route') this.#look(event)
     else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
@@ -47,21 +50,9 @@ export class DriftWatch {
     if (event.topic === 'link') {
       const { name, up } = event.link
       if (event.change === 'set' && up) return false
-      return this.#ours().has(name)
+      return this.#context.wantedLinks.has(name)
     }
     return event.topic === 'address' && event.change === 'removed'
-  }
-
-  #ours(): Set<string> {
-    const names = new Set<string>()
-    for (const network of this.#world.networks()) {
-      if (network.link) names.add(network.link)
-      for (const { record } of network.endpoints()) {
-        const port = record.join?.attachment?.interface?.source
-        if (port) names.add(port)
-      }
-    }
-    return names
   }
 
   #look(event: KernelEvent): void {

@@ -35,6 +35,11 @@ export class Reaper {
     this.#arm()
   }
 
+  /** Somebody else saw it go (its namespace was dropped): nothing is left to do. */
+  gone(stack: Stack, link: string): void {
+    this.#doomed.delete(`${stack.inode}/${link}`)
+  }
+
   isDoomed(stack: Stack, link: string): boolean {
     return this.#doomed.has(`${stack.inode}/${link}`)
   }
