@@ -450,7 +450,7 @@ export class Network {
         throw new CnmError('ERR_PREDEFINED', `${this.name} is a pre-defined network and cannot be removed`, {
           network: this.id,
         })
-      if (this.#driver.capabilities.single)
+      if (this.#driver.capabilities.single && !this.configOnly)
         throw new CnmError('ERR_SINGLE_INSTANCE', `network of type ${this.driver} cannot be deleted`, {
           network: this.id,
         })

@@ -1,0 +1,90 @@
+/** What hangs on what, as data: the material of `cnm graph`. */
+import { addressOf } from '../base/cidr'
+import type { Controller } from '../controller'
+
+export interface Topology {
+  controller: string
+  firewall: string
+  networks: TopologyNetwork[]
+  sandboxes: TopologySandbox[]
+}
+
+export interface TopologyNetwork {
+  id: string
+  name: string
+  driver: string
+  internal: boolean
+  /** The interface on the host that stands for it. */
+  link?: string
+  subnets: { subnet: string; gateway?: string }[]
+}
+
+export interface TopologySandbox {
+  containerId: string
+  mode: string
+  endpoints: {
+    network: string
+    name: string
+    interfaceName: string
+    /** The host's end of the pair. */
+    hostLink?: string
+    ipv4?: string
+    ipv6?: string
+    mac: string
+    gateway: boolean
+    /** `8080 -> 80/tcp` */
+    ports: string[]
+  }[]
+}
+
+export function topologyOf(controller: Controller): Topology {
+  return {
+    controller: controller.name,
+    firewall: controller.firewallBackend,
+    networks: controller
+      .networks()
+      .filter(network => !network.configOnly)
+      .map(network => ({
+        id: network.id,
+        name: network.name,
+        driver: network.driver,
+        internal: network.internal,
+        link: network.link,
+        subnets: network.ipam.map(({ subnet, gateway }) => ({
+          subnet,
+          gateway: gateway && addressOf(gateway),
+        })),
+      })),
+    sandboxes: controller.sandboxes().map(sandbox => ({
+      containerId: sandbox.containerId,
+      mode: sandbox.mode,
+      endpoints: sandbox.endpoints().map(endpoint => ({
+        network: endpoint.network.name,
+        name: endpoint.name,
+        interfaceName: endpoint.interfaceName ?? '',
+        hostLink: endpoint.record.join?.attachment?.interface?.source,
+        ipv4: endpoint.ipv4,
+        ipv6: endpoint.ipv6,
+        mac: endpoint.mac,
+        gateway: sandbox.gateway.ipv4 === endpoint || sandbox.gateway.ipv6 === endpoint,
+        ports: endpoint.ports.map(portText),
+      })),
+    })),
+  }
+}
+
+interface Ports {
+  hostIp: string
+  hostPort: number
+  hostPortEnd: number
+  containerPort: number
+  protocol: string
+}
+
+function portText({ hostIp, hostPort, hostPortEnd, containerPort, protocol }: Ports): string {
+  const length = hostPortEnd - hostPort
+  const range = (first: number) => (length ? `${first}-${first + length}` : `${first}`)
+  const host =
+    hostIp === '0.0.0.0' || hostIp === '::' ? '' : `${hostIp.includes(':') ? `[${hostIp}]` : hostIp}:`
+  return `${host}${range(hostPort)} -> ${range(containerPort)}/${protocol}`
+}
