@@ -1,8 +1,9 @@
 import { mkdir, readdir, stat } from 'node:fs/promises'
+import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { ErrorCode } from '../base/errors'
 import { type Binding, loadBinding } from './binding'
-import { systemError } from './errors'
+import { isNativeError, systemError } from './errors'
 import type { Kernel, Stack, Step } from './kernel'
 import { LinuxStack } from './stack'
 import { transact } from './transact'
@@ -27,8 +28,7 @@ export class LinuxKernel implements Kernel {
   async create(path: string): Promise<Stack> {
     const what = `create network namespace ${path}`
     try {
-      await mkdir(dirname(path), { recursive: true, mode: 0o755 })
-      const { ns, inode, route } = await this.binding.createNetns(path)
+      const { ns, inode, route } = await this.created(path)
       return new LinuxStack(this.binding, ns, inode, path, route)
     } catch (error) {
       throw systemError(error, what, { path }, TAKEN)
@@ -67,6 +67,17 @@ export class LinuxKernel implements Kernel {
       if (status?.dev === dev) found.push(path)
     }
     return found
+  }
+
+  /** The directory is there, as a rule: made only when it is missing, since asking first costs a journey of its own. */
+  private async created(path: string): ReturnType<Binding['createNetns']> {
+    try {
+      return await this.binding.createNetns(path)
+    } catch (error) {
+      if (!isNativeError(error) || Math.abs(error.errno) !== constants.errno.ENOENT) throw error
+      await mkdir(dirname(path), { recursive: true, mode: 0o755 })
+      return this.binding.createNetns(path)
+    }
   }
 
   transact(steps: Step[]): Promise<void> {
