@@ -120,12 +120,15 @@ function createSandbox(controller: Controller, random: Random): Operation {
   }
 }
 
-const randomPorts = (random: Random) =>
-  Array.from({ length: random.below(3) }, () => ({
+/** None, one or two; never the same twice. */
+function randomPorts(random: Random) {
+  const hostPorts = new Set(Array.from({ length: random.below(3) }, () => random.pick(PORTS) as number))
+  return [...hostPorts].map(hostPort => ({
     containerPort: 80,
-    hostPort: random.pick(PORTS) as number,
+    hostPort,
     protocol: random.chance(0.5) ? ('tcp' as const) : ('udp' as const),
   }))
+}
 
 function createEndpoint(network: Network, random: Random): Operation {
   const name = random.pick(ENDPOINTS) as string

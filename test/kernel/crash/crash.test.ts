@@ -116,6 +116,7 @@ test(
 test('a controller that was closed holds no namespace and no socket', async () => {
   const held = heldDescriptors()
   const controller = await Controller.open(options)
+  await deleteEverything(controller) // if the test before has failed
   await joinOnce(controller)
   await deleteEverything(controller)
   await controller.close()

@@ -18,7 +18,10 @@ export async function hostDifferences(
   at: Orders & { directory: string },
 ): Promise<string[]> {
   const [wanted, host] = [wantedHost(controller, at), await snapshotHost(at.host, [at.directory])]
-  const found = differences('host', wanted, shownHost(host, at))
+  const shown = shownHost(host, at)
+  const reserved = reservable(controller)
+  shown.sockets = shown.sockets!.filter(line => wanted.sockets!.includes(line) || !reserved.has(line))
+  const found = differences('host', wanted, shown)
   await Promise.all(
     controller.sandboxes().map(async sandbox => {
       const inside = await snapshotStack(sandbox.key)
@@ -117,6 +120,16 @@ function wantedHost(controller: Controller, { host, name }: Orders): Picture {
     files: sandboxes.flatMap(({ files }) => (files ? dirname(files.hosts) : [])),
     processes: [],
   }
+}
+
+/** An endpoint that is not its sandbox's gateway publishes nothing at present, but keeps its ports from others. */
+function reservable(controller: Controller): Set<string> {
+  const joined = controller.sandboxes().flatMap(sandbox => sandbox.endpoints())
+  return new Set(
+    joined.flatMap(endpoint =>
+      endpoint.inspect().bindings.map(({ protocol, hostPort }) => `${protocol} ${hostPort}`),
+    ),
+  )
 }
 
 function shownHost(host: HostSnapshot, { runDir, name }: Orders): Picture {
