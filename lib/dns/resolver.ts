@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { familyOf } from '../base/cidr'
-import { CnmError } from '../base/errors'
+import { CnmError, isCnmError } from '../base/errors'
 import { type Logger, SILENT } from '../base/log'
 import { atomically } from '../base/undo'
 import type { Stack } from '../kernel/kernel'
@@ -16,6 +16,7 @@ import {
 } from './contract'
 import { Forwarder } from './forward'
 import { noRedirect, redirectRules } from './redirect'
+import { redirectBatch } from './redirect-batch'
 import { Responder } from './responder'
 import { DnsServer } from './server'
 import { SocketTransport } from './transport'
@@ -42,7 +43,7 @@ export async function openResolver(options: ResolverOptions): Promise<SandboxRes
       const port = mode === 'direct' ? 53 : 0
       const opened = await listen(stack, responder, RESOLVER_ADDRESS, port, log)
       undo.push('close the resolver', () => opened.close())
-      if (mode === 'redirect') stack.nft(redirectRules({ udp: opened.udpPort, tcp: opened.tcpPort }))
+      if (mode === 'redirect') redirect(stack, { udp: opened.udpPort, tcp: opened.tcpPort })
       return opened
     }),
   )
@@ -110,6 +111,19 @@ export const resolveName: ResolveName = (names, view, name, family) =>
   zonesOf(names).addresses(view, name, family)
 
 export const resolveIp: ResolveIp = (names, view, ip) => zonesOf(names).reverse(view, ip)
+
+function redirect(stack: Stack, ports: { udp: number; tcp: number }): void {
+  try {
+    if (stack.nftBatch) {
+      stack.nftBatch(redirectBatch(ports))
+      return
+    }
+  } catch (error) {
+    // Rules of an earlier resolver are there: the text replaces them.
+    if (!isCnmError(error, 'ERR_FIREWALL') || error.details.errno !== 'EEXIST') throw error
+  }
+  stack.nft(redirectRules(ports))
+}
 
 /** With port 0 the kernel chooses: one for UDP, another for TCP. */
 async function listen(

@@ -70,6 +70,12 @@ export interface Stack {
 
   /** Runs nftables commands as one transaction; returns what they print. Throws ERR_KERNEL with libnftables' message. */
   nft(commands: string): string
+  /**
+   * Sends ready nftables messages (batch begin and end included, one asking for an acknowledgement) as one transaction: for
+   * rules that never differ, where reading text would cost more than the kernel does. Absent: use `nft`. Throws ERR_FIREWALL
+   * with `details.errno`.
+   */
+  nftBatch?(messages: Uint8Array): void
   /** Deletes conntrack entries that match any of the filters (all given fields of one must match); resolves to how many. */
   flushConntrack(filters: ConntrackFilter[]): Promise<number>
   /** Enters the namespace, runs `body` (which must not await), comes home. For libraries that open sockets themselves. */

@@ -1,6 +1,7 @@
 import { constants } from 'node:os'
 import type { Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
+import { sendBatch } from './batch'
 import type { Binding, ExchangeResult } from './binding'
 import { errnoOf, isNativeError, systemError } from './errors'
 import type {
@@ -174,6 +175,11 @@ export class LinuxStack implements Stack, Line {
     this.use()
     this.context ??= this.run(openNft)
     return this.context.run(commands)
+  }
+
+  nftBatch(messages: Uint8Array): void {
+    this.use()
+    sendBatch(this.binding, this.ns, messages)
   }
 
   async flushConntrack(filters: ConntrackFilter[]): Promise<number> {

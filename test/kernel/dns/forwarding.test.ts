@@ -55,7 +55,13 @@ describe('names of the world outside', () => {
     expect(await dig('+short', 'www.test')).toBe('198.51.100.7\n')
     expect(await dig('+short', 'WWW.test', 'AAAA')).toBe('2001:db8::7\n')
     expect(await dig('+short', '+tcp', 'www.test')).toBe('198.51.100.7\n')
-    expect(resolver.statistics()).toMatchObject({ forwarded: 2, cached: 1, queries: 3, tcpQueries: 1, inFlight: 0 })
+    expect(resolver.statistics()).toMatchObject({
+      forwarded: 2,
+      cached: 1,
+      queries: 3,
+      tcpQueries: 1,
+      inFlight: 0,
+    })
   })
 
   test('that do not exist are said not to', async () => {
@@ -106,7 +112,13 @@ describe('names of the world outside', () => {
   })
 
   test('and those of our networks can be asked for on the host itself', async () => {
-    names.setEndpoint({ endpointId: 'e1', networkId: 'net1', networkName: 'shop', names: ['web'], ipv4: '10.9.0.2' })
+    names.setEndpoint({
+      endpointId: 'e1',
+      networkId: 'net1',
+      networkName: 'shop',
+      names: ['web'],
+      ipv4: '10.9.0.2',
+    })
     const listener = await openHostListener({ names, stack: scene.host, address: '127.0.0.54', port: 0 })
     const ask = (...args: string[]) =>
       scene.run(scene.hostPath, 'dig', '@127.0.0.54', '-p', String(listener.port), '+tries=1', ...args)
@@ -124,7 +136,9 @@ describe('names of the world outside', () => {
       upstreams: [onHost],
     })
     expect(await scene.run(scene.hostPath, 'dig', '+short', '@127.0.0.54', 'www.test')).toBe('198.51.100.7\n')
-    expect(await scene.run(scene.hostPath, 'dig', '@127.0.0.54', 'web.shop')).toMatch(/status: (REFUSED|NXDOMAIN)/)
+    expect(await scene.run(scene.hostPath, 'dig', '@127.0.0.54', 'web.shop')).toMatch(
+      /status: (REFUSED|NXDOMAIN)/,
+    )
     await other.close()
   })
 })

@@ -1,6 +1,8 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { SandboxResolver } from '../../../lib/dns/contract'
+import { redirectRules } from '../../../lib/dns/redirect'
+import { redirectBatch } from '../../../lib/dns/redirect-batch'
 import { openNames, openResolver } from '../../../lib/dns/resolver'
 import type { Stack } from '../../../lib/kernel/kernel'
 import { Scene, view } from './scene'
@@ -163,6 +165,21 @@ describe('the life of a resolver', () => {
         /refused|no servers/,
       )
     }
+  })
+
+  test('the rules are the same as text and as messages', async () => {
+    const one = await scene.sandbox('text', 77)
+    const two = await scene.sandbox('messages', 78)
+    const ports = { udp: 40_001, tcp: 40_002 }
+    one.stack.nft(redirectRules(ports))
+    two.stack.nftBatch?.(redirectBatch(ports))
+    const rules = two.stack.nft('list ruleset')
+    expect(rules).toContain('udp dport set 40001')
+    expect(rules).toBe(one.stack.nft('list ruleset'))
+    expect(() => two.stack.nftBatch?.(redirectBatch(ports))).toThrow(
+      expect.objectContaining({ code: 'ERR_FIREWALL', details: { errno: 'EEXIST' } }),
+    )
+    expect(two.stack.nft('list ruleset')).toBe(rules)
   })
 
   test('one opened again over rules that were left takes over', async () => {

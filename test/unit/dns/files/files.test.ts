@@ -43,7 +43,8 @@ function open(over: Partial<FilesRequest> = {}, host = HOST): SandboxFiles {
   opened.push(files)
   return files
 }
-const read = (files: SandboxFiles, which: 'hosts' | 'resolvConf' | 'hostname') => readFileSync(files.paths[which], 'utf8')
+const read = (files: SandboxFiles, which: 'hosts' | 'resolvConf' | 'hostname') =>
+  readFileSync(files.paths[which], 'utf8')
 const until = async (what: () => boolean): Promise<void> => {
   for (let i = 0; i < 500 && !what(); i++) await new Promise(resolve => setTimeout(resolve, 10))
   expect(what()).toBe(true)
@@ -59,7 +60,10 @@ ff02::2\tip6-allrouters
 `
 
   test('has loopback, extra hosts, links, then a line for each address', () => {
-    const files = open({ extraHosts: ['db:10.0.0.1', 'v6=[FD00::1]', 'up:host-gateway'], hostGateway: '172.17.0.1' })
+    const files = open({
+      extraHosts: ['db:10.0.0.1', 'v6=[FD00::1]', 'up:host-gateway'],
+      hostGateway: '172.17.0.1',
+    })
     files.setEntries('e1', [{ address: '172.17.0.3', names: ['c294a750a97d'] }])
     files.setLinks([{ address: '172.17.0.2', names: ['tomcat02', '0f89ad0c38a4'] }])
     files.write('legacy', true)
@@ -128,38 +132,102 @@ ff02::2\tip6-allrouters
     expect(read(extra, 'hosts')).toBe(`${BASE}10.0.0.1\tdb\n`)
   })
 
-  test.each(['db', 'db:', 'db:nonsense', 'a b:10.0.0.1', 'up:host-gateway'])('extra host %j is refused', text => {
-    expect(() => open({ extraHosts: [text] })).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }))
-  })
+  test.each(['db', 'db:', 'db:nonsense', 'a b:10.0.0.1', 'up:host-gateway'])(
+    'extra host %j is refused',
+    text => {
+      expect(() => open({ extraHosts: [text] })).toThrow(
+        expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+      )
+    },
+  )
 })
 
 describe('resolv.conf', () => {
-  const content = (over: Partial<FilesRequest>, host: string, kind: 'embedded' | 'legacy' | 'host', ipv6 = true) => {
+  const content = (
+    over: Partial<FilesRequest>,
+    host: string,
+    kind: 'embedded' | 'legacy' | 'host',
+    ipv6 = true,
+  ) => {
     const files = open(over, host)
     files.write(kind, ipv6)
     return read(files, 'resolvConf')
   }
-  const dns = (over: Partial<FilesRequest['dns']>) => ({ dns: { servers: [], search: [], options: [], ...over } })
+  const dns = (over: Partial<FilesRequest['dns']>) => ({
+    dns: { servers: [], search: [], options: [], ...over },
+  })
 
   test.each([
-    ['names us, and asks every name as it is', {}, HOST, 'nameserver 127.0.0.11\nsearch corp.example\noptions edns0 trust-ad ndots:0\n'],
+    [
+      'names us, and asks every name as it is',
+      {},
+      HOST,
+      'nameserver 127.0.0.11\nsearch corp.example\noptions edns0 trust-ad ndots:0\n',
+    ],
     ['keeps ndots of the host', {}, 'options ndots:2\n', 'nameserver 127.0.0.11\noptions ndots:2\n'],
-    ['has no use for a wrong ndots', {}, 'options ndots:x ndots ndots:-1 rotate\n', 'nameserver 127.0.0.11\noptions rotate ndots:0\n'],
-    ['takes what the user says instead', dns({ servers: ['192.0.2.1'], search: ['a', 'b'], options: ['ndots:3'] }), HOST, 'nameserver 127.0.0.11\nsearch a b\noptions ndots:3\n'],
-    ['has no search list when the user says so', dns({ search: ['.'] }), HOST, 'nameserver 127.0.0.11\noptions edns0 trust-ad ndots:0\n'],
-    ['passes on what we do not know', {}, 'sortlist 10.0.0.0\ndomain x\nsearch y z # why\n; hm\nlookup file\n', 'nameserver 127.0.0.11\nsearch y z\noptions ndots:0\nsortlist 10.0.0.0\nlookup file\n'],
+    [
+      'has no use for a wrong ndots',
+      {},
+      'options ndots:x ndots ndots:-1 rotate\n',
+      'nameserver 127.0.0.11\noptions rotate ndots:0\n',
+    ],
+    [
+      'takes what the user says instead',
+      dns({ servers: ['192.0.2.1'], search: ['a', 'b'], options: ['ndots:3'] }),
+      HOST,
+      'nameserver 127.0.0.11\nsearch a b\noptions ndots:3\n',
+    ],
+    [
+      'has no search list when the user says so',
+      dns({ search: ['.'] }),
+      HOST,
+      'nameserver 127.0.0.11\noptions edns0 trust-ad ndots:0\n',
+    ],
+    [
+      'passes on what we do not know',
+      {},
+      'sortlist 10.0.0.0\ndomain x\nsearch y z # why\n; hm\nlookup file\n',
+      'nameserver 127.0.0.11\nsearch y z\noptions ndots:0\nsortlist 10.0.0.0\nlookup file\n',
+    ],
   ])('embedded: %s', (_, over, host, expected) => expect(content(over, host, 'embedded')).toBe(expected))
 
   test.each([
-    ['is the host’s when a container can use it', {}, '# by hand\nnameserver 192.0.2.1\n', '# by hand\nnameserver 192.0.2.1\n'],
-    ['leaves out the host’s loopback', {}, HOST, 'nameserver 192.0.2.53\nsearch corp.example\noptions edns0 trust-ad\n'],
-    ['names public servers when nothing is left', {}, 'nameserver 127.0.0.1\nnameserver ::1\n', 'nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n'],
-    ['also for an empty file', {}, '', 'nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n'],
-    ['takes explicit servers as they are', dns({ servers: ['127.0.0.1'] }), HOST, 'nameserver 127.0.0.1\nsearch corp.example\noptions edns0 trust-ad\n'],
+    [
+      'is the host’s when a container can use it',
+      {},
+      '# by hand\nnameserver 192.0.2.1\n',
+      '# by hand\nnameserver 192.0.2.1\n',
+    ],
+    [
+      'leaves out the host’s loopback',
+      {},
+      HOST,
+      'nameserver 192.0.2.53\nsearch corp.example\noptions edns0 trust-ad\n',
+    ],
+    [
+      'names public servers when nothing is left',
+      {},
+      'nameserver 127.0.0.1\nnameserver ::1\n',
+      'nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n',
+    ],
+    [
+      'also for an empty file',
+      {},
+      '',
+      'nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n',
+    ],
+    [
+      'takes explicit servers as they are',
+      dns({ servers: ['127.0.0.1'] }),
+      HOST,
+      'nameserver 127.0.0.1\nsearch corp.example\noptions edns0 trust-ad\n',
+    ],
   ])('legacy: %s', (_, over, host, expected) => expect(content(over, host, 'legacy')).toBe(expected))
 
   test('legacy: leaves out IPv6 when the container has none', () =>
-    expect(content({}, 'nameserver fd00::53\n', 'legacy', false)).toBe('nameserver 8.8.8.8\nnameserver 8.8.4.4\n'))
+    expect(content({}, 'nameserver fd00::53\n', 'legacy', false)).toBe(
+      'nameserver 8.8.8.8\nnameserver 8.8.4.4\n',
+    ))
 
   test('host: is the host’s as it is', () => expect(content({}, `# x\n${HOST}`, 'host')).toBe(`# x\n${HOST}`))
 
@@ -195,7 +263,12 @@ describe('resolv.conf', () => {
       search: ['corp.example'],
       ndotsFromUser: false,
     })
-    expect(open({ ...dns({ servers: ['10.0.0.53'], options: ['ndots:1'] }), directory: join(root, 'b') }).upstreams()).toEqual({
+    expect(
+      open({
+        ...dns({ servers: ['10.0.0.53'], options: ['ndots:1'] }),
+        directory: join(root, 'b'),
+      }).upstreams(),
+    ).toEqual({
       servers: [{ address: '10.0.0.53', from: 'sandbox' }],
       search: ['corp.example'],
       ndotsFromUser: true,
@@ -268,7 +341,14 @@ describe('a link', () => {
       hostname: 'c294a750a97d',
       address: '172.17.0.2',
       ports: [{ port: 8080, protocol: 'tcp' }],
-      environment: ['PATH=/bin', 'HOME=/root', 'JAVA_HOME=/opt/java/openjdk', 'LANG=en_US.UTF-8', 'EMPTY=', 'odd'],
+      environment: [
+        'PATH=/bin',
+        'HOME=/root',
+        'JAVA_HOME=/opt/java/openjdk',
+        'LANG=en_US.UTF-8',
+        'EMPTY=',
+        'odd',
+      ],
     },
   }
 
@@ -292,14 +372,20 @@ describe('a link', () => {
       { port: 53, protocol: 'udp' },
       { port: 53, protocol: 'tcp' },
     ]
-    const variables = linkEnvironment({ ...link, alias: 'my-db', target: { ...link.target, ports, environment: [] } })
+    const variables = linkEnvironment({
+      ...link,
+      alias: 'my-db',
+      target: { ...link.target, ports, environment: [] },
+    })
     expect(variables[0]).toBe('MY_DB_PORT=tcp://172.17.0.2:53')
     expect(variables.filter(each => /^MY_DB_PORT_\d+_(TCP|UDP)=/.test(each))).toEqual([
       'MY_DB_PORT_53_TCP=tcp://172.17.0.2:53',
       'MY_DB_PORT_53_UDP=udp://172.17.0.2:53',
       'MY_DB_PORT_9000_TCP=tcp://172.17.0.2:9000',
     ])
-    expect(linkEnvironment({ ...link, target: { ...link.target, ports: [] } })[0]).toBe('TOMCAT02_NAME=/tomcat03/tomcat02')
+    expect(linkEnvironment({ ...link, target: { ...link.target, ports: [] } })[0]).toBe(
+      'TOMCAT02_NAME=/tomcat03/tomcat02',
+    )
   })
 
   test('gives the line of hosts: alias, host name, and the name if it is another', () => {
