@@ -112,9 +112,13 @@ export class View {
 
   /** Gives it back. Throws ERR_ADDRESS_OUT_OF_RANGE, ERR_ADDRESS_NOT_ALLOCATED, ERR_ADDRESS_NOT_OWNED. */
   release(address: string, owner: string): void {
-    const at = this.pool.numbering.offsetOf(address)
+    this.releaseAt(this.pool.numbering.offsetOf(address), owner)
+  }
+
+  /** {@link release} for one that is known by its offset. */
+  releaseAt(at: Offset, owner: string): void {
     const number = this.pool.addresses.ownerOf(at)
-    if (this.pool.owners.name(number) !== owner) throw this.notHeld(address, number, owner)
+    if (this.pool.owners.name(number) !== owner) throw this.notHeld(at, number, owner)
     this.pool.owners.letGo(number)
     if (this.settings.quarantine > 0) {
       this.pool.addresses.take(at, QUARANTINED)
@@ -216,7 +220,8 @@ export class View {
     )
   }
 
-  private notHeld(address: string, number: number, owner: string): CnmError {
+  private notHeld(at: Offset, number: number, owner: string): CnmError {
+    const address = this.pool.numbering.addressOf(at)
     const details = { address, poolId: this.id, owner }
     if (number === FREE || number === QUARANTINED)
       return new CnmError(
