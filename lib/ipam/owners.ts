@@ -1,6 +1,6 @@
 /**
  * Who holds which address: per address one small number that stands for the owner's id, in blocks of 32 addresses
- * that exist only while one of them is held (132 bytes each). A string per address would cost twice that, and a Map
+ * that exist only while one of them is held (128 bytes each). A string per address would cost twice that, and a Map
  * from address to owner ten times.
  */
 import { enlarged } from './bitmap'
@@ -63,85 +63,124 @@ export class OwnerNames {
 }
 
 const BLOCK = 32
-/** Words of a block: how many are held, then 32 owners. */
-const STRIDE = BLOCK + 1
-const NO_BLOCK = -1
+/** A directory speaks for 32 blocks: 1,024 addresses. */
+const DIRECTORY_BITS = 10
+/** Words of a directory: the places of its blocks, how many of each are held, how many in all. */
+const COUNTS = 32
+const TOTAL = 64
+const STRIDE = 65
+const NONE = -1
 
-/** Number below 2^32 → owner number. */
+/**
+ * Number below 2^32 → owner number. A directory is found by a Map, a block by its directory: a Map of all blocks would
+ * not stay in the cache, and the pool of 2^24 addresses would be five times slower than the small one.
+ */
 export class OwnerBlocks {
-  private readonly blocks = new Map<number, number>()
-  private words = new Uint32Array(STRIDE)
-  private places = 0
-  private spare: number[] = []
-  private recentKey = NO_BLOCK
+  private readonly directories = new Map<number, number>()
+  private index = new Uint32Array(STRIDE)
+  private indexes = 0
+  private spareIndexes: number[] = []
+  private owners = new Uint32Array(BLOCK)
+  private blocks = 0
+  private spareBlocks: number[] = []
+  /** The directory looked up last. */
+  private recentKey = NONE
   private recentPlace = 0
-  /** A block left in place although empty. */
-  private idleKey = NO_BLOCK
+  /** A directory left in place although empty. */
+  private idleKey = NONE
 
   get(n: number): number {
-    const place = this.find(n >>> 5)
-    return place === NO_BLOCK ? FREE : this.words[place + 1 + (n & 31)]!
+    const place = this.find(n >>> DIRECTORY_BITS)
+    if (place === NONE) return FREE
+    const block = (n >>> 5) & 31
+    if (this.index[place + COUNTS + block] === 0) return FREE
+    return this.owners[this.index[place + block]! + (n & 31)]!
   }
 
   /** FREE takes the entry away. */
   set(n: number, owner: number): void {
-    const key = n >>> 5
+    const key = n >>> DIRECTORY_BITS
     let place = this.find(key)
-    if (place === NO_BLOCK) {
+    if (place === NONE) {
       if (owner === FREE) return
       place = this.grow(key)
     }
-    const at = place + 1 + (n & 31)
-    const before = this.words[at]!
-    this.words[at] = owner
+    const { index } = this
+    const block = (n >>> 5) & 31
+    const count = index[place + COUNTS + block]!
+    if (count === 0) {
+      if (owner === FREE) return
+      index[place + block] = this.newBlock()
+    }
+    const at = index[place + block]! + (n & 31)
+    const before = this.owners[at]!
+    this.owners[at] = owner
     if (before === FREE) {
-      if (owner !== FREE) this.words[place]!++
-    } else if (owner === FREE && --this.words[place]! === 0) {
-      this.idle(key)
+      if (owner === FREE) return
+      index[place + COUNTS + block] = count + 1
+      index[place + TOTAL]!++
+    } else if (owner === FREE) {
+      index[place + COUNTS + block] = count - 1
+      // an empty block is all zeros, so its place can be given to another one as it is
+      if (count === 1) this.spareBlocks.push(index[place + block]!)
+      if (--index[place + TOTAL]! === 0) this.idle(key)
     }
   }
 
   /** In no particular order. The visitor must not change anything. */
   forEach(visit: (n: number, owner: number) => void): void {
-    for (const [key, place] of this.blocks)
-      for (let i = 0; i < BLOCK; i++) {
-        const owner = this.words[place + 1 + i]!
-        if (owner !== FREE) visit(key * BLOCK + i, owner)
+    for (const [key, place] of this.directories)
+      for (let block = 0; block < 32; block++) {
+        if (this.index[place + COUNTS + block] === 0) continue
+        const first = this.index[place + block]!
+        for (let i = 0; i < BLOCK; i++) {
+          const owner = this.owners[first + i]!
+          if (owner !== FREE) visit((key * 32 + block) * BLOCK + i, owner)
+        }
       }
   }
 
-  /** Bytes of the blocks; their index (a Map, some 40 bytes per block) not counted. */
+  /** Bytes of the blocks and directories; the index of these (a Map, some 40 bytes for 1,024 addresses) not counted. */
   get bytes(): number {
-    return this.words.byteLength
+    return this.owners.byteLength + this.index.byteLength
   }
 
   private find(key: number): number {
     if (key === this.recentKey) return this.recentPlace
-    const place = this.blocks.get(key)
-    if (place === undefined) return NO_BLOCK
+    const place = this.directories.get(key)
+    if (place === undefined) return NONE
     this.recentKey = key
     this.recentPlace = place
     return place
   }
 
   private grow(key: number): number {
-    let place = this.spare.pop()
+    let place = this.spareIndexes.pop()
     if (place === undefined) {
-      place = this.places++ * STRIDE
-      if (place + STRIDE > this.words.length) this.words = enlarged(this.words, STRIDE)
+      place = this.indexes++ * STRIDE
+      if (place + STRIDE > this.index.length) this.index = enlarged(this.index, STRIDE)
     }
-    this.blocks.set(key, place)
+    this.directories.set(key, place)
     return place
   }
-  /** One empty block may stay; the one that stayed before goes, if it is still empty. */
+
+  private newBlock(): number {
+    const spare = this.spareBlocks.pop()
+    if (spare !== undefined) return spare
+    const place = this.blocks++ * BLOCK
+    if (place + BLOCK > this.owners.length) this.owners = enlarged(this.owners, BLOCK)
+    return place
+  }
+
+  /** One empty directory may stay; the one that stayed before goes, if it is still empty. */
   private idle(key: number): void {
     const before = this.idleKey
     this.idleKey = key
-    if (before === NO_BLOCK || before === key) return
-    const place = this.blocks.get(before)
-    if (place === undefined || this.words[place] !== 0) return
-    this.blocks.delete(before)
-    this.spare.push(place)
-    if (before === this.recentKey) this.recentKey = NO_BLOCK
+    if (before === NONE || before === key) return
+    const place = this.directories.get(before)
+    if (place === undefined || this.index[place + TOTAL] !== 0) return
+    this.directories.delete(before)
+    this.spareIndexes.push(place)
+    if (before === this.recentKey) this.recentKey = NONE
   }
 }
