@@ -6,7 +6,7 @@ import { atomically, type Undo } from './base/undo'
 import { applyLeniently, type Context } from './core/context'
 import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
 import { customRecords } from './core/names'
-import type { Driver, DriverNetwork, EndpointAnswer, EndpointSpec } from './driver/contract'
+import type { Driver, DriverNetwork, EndpointAnswer, EndpointSpec, Plan } from './driver/contract'
 import { fromLabels } from './driver/options'
 import { Endpoint } from './endpoint'
 import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
@@ -480,9 +480,7 @@ export class Network {
       )
     }
     // Asked before the point of no return, since a driver may refuse.
-    const plan = this.configOnly
-      ? {}
-      : await this.#driver.deleteNetwork(this.forDriver, this.#context.host, this.#hooks.siblings(this))
+    const plan = this.configOnly ? {} : await this.#askDriver()
     await store.write({
       put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, deleting: true } }],
     })
@@ -498,6 +496,19 @@ export class Network {
     this.#gone = true
     this.#hooks.forget(this)
     events.emit({ type: 'network.delete', network: this.#ref() })
+  }
+
+  /** A driver may refuse; that it is out of order does not keep the network's name and addresses hostage. */
+  async #askDriver(): Promise<Plan> {
+    const { host, log } = this.#context
+    try {
+      return await this.#driver.deleteNetwork(this.forDriver, host, this.#hooks.siblings(this))
+    } catch (error) {
+      const { kind, code } = error as CnmError
+      if (kind === 'denied' || kind === 'kernel' || code === 'ERR_DRIVER_NOT_FOUND') throw error
+      log.warn(`driver ${this.driver} failed to delete network ${this.name}`, { error })
+      return {}
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

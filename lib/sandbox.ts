@@ -875,6 +875,7 @@ export class Sandbox {
       const { host, firewall } = this.#context
       if (join.attachment) {
         const { attachment } = join
+        if (attachment.interface?.source) this.#context.wantedLinks.delete(attachment.interface.source)
         const plan = await endpoint.network.implementation.leave(
           endpoint.network.forDriver,
           endpoint.spec,
@@ -997,12 +998,13 @@ export class Sandbox {
 
   /** The old namespace, after everything has moved out of it. */
   async #leaveBehind(old: Abode): Promise<void> {
-    const { kernel, host, log, reaper } = this.#context
+    const { kernel, host, log, reaper, wantedLinks } = this.#context
     if (!old.stack || !old.key) return
     try {
       await old.resolver?.close({ keepRules: true })
       for (const [endpoint, { attachment }] of old.joins) {
         if (!attachment) continue
+        if (attachment.interface?.source) wantedLinks.delete(attachment.interface.source)
         const plan = await endpoint.network.implementation.leave(
           endpoint.network.forDriver,
           endpoint.spec,
