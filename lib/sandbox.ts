@@ -972,10 +972,9 @@ export class Sandbox {
     this.#hadLinks = true // whoever made it may have put some in
     Object.assign(this.#record, { key, inode: stack.inode })
     const moving = old.stack !== undefined
-    for (const [endpoint, join] of old.joins) {
-      endpoint.record.join = { ...join, attachment: undefined }
-      await this.#plumb(endpoint, undo, moving)
-    }
+    // None of them is there yet, so none can be elected.
+    for (const [endpoint, join] of old.joins) endpoint.record.join = { ...join, attachment: undefined }
+    for (const endpoint of old.joins.keys()) await this.#plumb(endpoint, undo, moving)
     if (moving) await this.#refreshNames()
   }
 

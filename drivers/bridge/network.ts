@@ -63,11 +63,18 @@ export async function createNetwork(
         kind: existing.kind,
       },
     )
+  const knowsIpv6 = host.sysctl('net/ipv6/conf/all/disable_ipv6') !== undefined
+  if (spec.ipv6 && !knowsIpv6)
+    throw new CnmError(
+      'ERR_UNSUPPORTED',
+      `network ${spec.name}: this kernel has no IPv6 (/proc/sys/net/ipv6 is missing); create it with ipv6: false`,
+      { network: spec.id },
+    )
   const mtu = spec.options.mtu ?? (existing ? existing.mtu : (usualMtu ?? (await defaultMtu(host))))
   const gateways = spec.pools.filter(pool => pool.gateway && bearsAddress(spec, pool))
   const plan = existing
     ? await adoptBridge(spec, existing, gateways, host)
-    : buildBridge(spec, link, mtu, gateways)
+    : buildBridge(spec, link, mtu, gateways, knowsIpv6)
   const data: BridgeData = {
     adopted: existing !== undefined,
     restore: existing ? (plan.undo ?? []) : [],
@@ -159,7 +166,13 @@ const bearsAddress = ({ options }: Spec, pool: NetworkPool): boolean =>
 const nodeIpv6 = (spec: Spec): boolean =>
   spec.pools.some(pool => pool.family === 6 && bearsAddress(spec, pool))
 
-function buildBridge(spec: Spec, link: string, mtu: number, gateways: NetworkPool[]): Plan {
+function buildBridge(
+  spec: Spec,
+  link: string,
+  mtu: number,
+  gateways: NetworkPool[],
+  knowsIpv6: boolean,
+): Plan {
   const changes: Change[] = [
     // A MAC of its own keeps the bridge from taking that of its lowest port, and from changing when ports come and go.
     { op: 'addLink', link: { kind: 'bridge', name: link, mac: randomMac() } },
@@ -169,10 +182,12 @@ function buildBridge(spec: Spec, link: string, mtu: number, gateways: NetworkPoo
   changes.push({ op: 'setLink', link, mtu, up: true })
   return {
     changes,
-    sysctls: {
-      [`net/ipv6/conf/${link}/accept_ra`]: '0',
-      ...(nodeIpv6(spec) ? {} : { [`net/ipv6/conf/${link}/disable_ipv6`]: '1' }),
-    },
+    sysctls: knowsIpv6
+      ? {
+          [`net/ipv6/conf/${link}/accept_ra`]: '0',
+          ...(nodeIpv6(spec) ? {} : { [`net/ipv6/conf/${link}/disable_ipv6`]: '1' }),
+        }
+      : {},
     undo: [{ op: 'removeLink', link, ifExists: true }],
   }
 }
