@@ -85,6 +85,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       log,
       locks: new Locks(),
       wantedLinks: new Set(),
+      unborn: new Set(),
       names: openNames(),
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,

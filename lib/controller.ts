@@ -10,7 +10,8 @@ import { carryOut, type Context } from './core/context'
 import type { Difference } from './core/difference'
 import type { CnmEvent, CnmEventOf, CnmEventType } from './core/events'
 import { NetworkFilters, PruneFilters, matches, prunable } from './core/filters'
-import { check, repair, sweepStrays } from './core/check'
+import { check } from './core/check'
+import { repair, sweepStrays } from './core/repair'
 import { DriftWatch } from './core/drift'
 import { customRecords } from './core/names'
 import { createPredefined } from './core/predefined'
@@ -356,7 +357,7 @@ export class Controller {
               sandbox: present.id,
             },
           )
-        const { store, kernel, warm, host, events } = this.#context
+        const { store, kernel, warm, host, events, unborn } = this.#context
         const id = newId()
         const record: SandboxRecord = {
           id,
@@ -381,7 +382,8 @@ export class Controller {
         let stack = config.mode === 'host' ? host : undefined
         if (config.mode === 'own') {
           const key = record.key as string
-          undo.push('remove the namespace', () => kernel.remove(key))
+          unborn.add(key)
+          undo.push('remove the namespace', () => kernel.remove(key).finally(() => unborn.delete(key)))
           stack = await warm.take(key)
           undo.push('close the namespace', () => stack?.close())
           record.inode = stack.inode
@@ -389,6 +391,7 @@ export class Controller {
         const sandbox = new Sandbox(this.#context, record, stack, this.#sandboxHooks)
         await sandbox.openNames()
         this.#adoptSandbox(sandbox)
+        if (record.key) unborn.delete(record.key)
         events.emit({ type: 'sandbox.create', sandbox: { id, containerId: config.containerId } })
         return sandbox
       }),

@@ -1329,11 +1329,15 @@ function satisfies(port: PublishedPort, binding: import('./ports/contract').Port
   )
 }
 
-/** An attachment without what cannot be stored: plans refer to open stacks; what undoes them does not. */
-const storable = (attachment: Attachment): Attachment => ({
-  ...attachment,
-  plan: attachment.plan?.undo && { undo: attachment.plan.undo },
-})
+/** An attachment without what cannot be stored: plans refer to open stacks; what undoes them, and the flags of ports, do not. */
+const storable = (attachment: Attachment): Attachment => {
+  const flags = attachment.plan?.changes?.filter(({ op }) => op === 'setPort') ?? []
+  const undo = attachment.plan?.undo
+  return {
+    ...attachment,
+    plan: (undo || flags.length > 0 || undefined) && { undo, ...(flags.length > 0 && { changes: flags }) },
+  }
+}
 
 /** One batch; failures because something is gone already are none. */
 async function applyTolerating(stack: Stack, changes: Change[]): Promise<void> {

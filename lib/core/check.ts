@@ -1,16 +1,17 @@
-/** Compares the system with the desired state, and puts it right. */
+/** Compares the system with the desired state. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { familyOf } from '../base/cidr'
 import { isCnmError } from '../base/errors'
-import type { Driver, DriverNetwork } from '../driver/contract'
+import type { Attachment, Driver, DriverNetwork } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
-import type { Address, Change, Link, Route, Stack } from '../kernel/kernel'
+import type { Address, Change, Link, Route, RouteSpec, Stack } from '../kernel/kernel'
 import type { Network } from '../network'
+import type { JoinOptions } from '../options'
 import type { Sandbox } from '../sandbox'
-import { applyLeniently, carryOut, type Context } from './context'
-import type { Difference } from './difference'
-import { addressesOf } from './inside'
+import type { Context } from './context'
+import type { Difference, Fix } from './difference'
+import { equip } from './inside'
 import { bearsMark } from './mark'
 import type { NetworkRecord, SandboxRecord } from './records'
 
@@ -41,26 +42,53 @@ async function factsOf(stack: Stack): Promise<Facts> {
   }
 }
 
+/**
+ * Looks at everything without stopping anybody. What seems to differ is looked at once more while nobody is at work on
+ * it: what was merely under way is no difference.
+ */
 export async function check(context: Context, world: World): Promise<Difference[]> {
   const host = await factsOf(context.host)
+  const suspects = new Set<Network | Sandbox>()
+  for (const network of world.networks()) if (checkNetwork(network, host).length) suspects.add(network)
+  for (const sandbox of world.sandboxes())
+    if ((await surveySandbox(context, sandbox, host)).length) suspects.add(sandbox)
   const found: Difference[] = []
-  for (const network of world.networks()) found.push(...(await checkNetwork(context, network, host, world)))
-  for (const sandbox of world.sandboxes()) found.push(...(await checkSandbox(context, sandbox, host)))
+  for (const suspect of suspects)
+    found.push(
+      ...(await ('containerId' in suspect
+        ? confirmSandbox(context, world, suspect)
+        : confirmNetwork(context, world, suspect))),
+    )
   for (const problem of await context.firewall.check())
     if (problem.kind === 'missing')
       found.push({ kind: 'firewall', problem: 'missing', message: problem.message, fix: { by: 'firewall' } })
-  found.push(...(await strays(context, world, host)))
+  found.push(...(await findStrays(context, world, host)))
   return found
+}
+
+const confirmNetwork = (context: Context, world: World, network: Network): Promise<Difference[]> =>
+  context.locks.run(`network ${network.id}`, async () =>
+    world.networks().includes(network) ? checkNetwork(network, await factsOf(context.host)) : [],
+  )
+
+const confirmSandbox = (context: Context, world: World, sandbox: Sandbox): Promise<Difference[]> =>
+  context.locks.run(`sandbox ${sandbox.id}`, async () =>
+    world.sandboxes().includes(sandbox) ? checkSandbox(context, sandbox, await factsOf(context.host)) : [],
+  )
+
+/** {@link checkSandbox} of one that may be deleted or moved meanwhile: then there is reason for a second look. */
+async function surveySandbox(context: Context, sandbox: Sandbox, host: Facts): Promise<unknown[]> {
+  try {
+    return await checkSandbox(context, sandbox, host)
+  } catch (error) {
+    if (isCnmError(error, 'ERR_CLOSED')) return [error]
+    throw error
+  }
 }
 
 /* -------------------------------------------------------------------- networks */
 
-async function checkNetwork(
-  { host: stack }: Context,
-  network: Network,
-  host: Facts,
-  world: World,
-): Promise<Difference[]> {
+function checkNetwork(network: Network, host: Facts): Difference[] {
   const { state } = network.record
   if (!state.link || network.configOnly) return []
   const about = { networkId: network.id }
@@ -102,7 +130,7 @@ async function checkNetwork(
   const present = new Set(
     host.addresses.filter(address => address.link === link.index).map(({ address }) => address),
   )
-  for (const address of await hostAddresses(network, stack, world))
+  for (const address of hostAddresses(network))
     if (!present.has(address))
       differ('address', 'missing', `${state.link} of network ${network.name} lacks its address ${address}`, {
         op: 'addAddress',
@@ -113,7 +141,7 @@ async function checkNetwork(
 }
 
 /** The addresses that the host has on the network's link: those of its firewall's gateways. */
-async function hostAddresses(network: Network, _stack: Stack, _world: World): Promise<string[]> {
+function hostAddresses(network: Network): string[] {
   const families = network.record.state.firewall?.families ?? []
   return network.ipam
     .filter(({ family, gateway }) => gateway && families.some(wall => wall.family === family && wall.gateway))
@@ -220,12 +248,24 @@ function checkEndpoint(endpoint: Endpoint, sandbox: Sandbox, inside: Facts, host
         kind: 'port',
         problem: 'wrong',
         message: `${source} is no port of ${bridge.name}`,
+        // A port that joins a bridge begins with the flags of a new one.
         fix: {
           by: 'changes',
           where: 'host',
-          changes: [{ op: 'setLink', link: source, master: bridge.name }],
+          changes: [{ op: 'setLink', link: source, master: bridge.name }, ...portFlags(attachment)],
         },
       })
+    else {
+      const wrong = portFlags(attachment).flatMap(change => FLAGS.filter(flag => differs(port, change, flag)))
+      if (wrong.length)
+        found.push({
+          ...about,
+          kind: 'port',
+          problem: 'wrong',
+          message: `${source} is not set as it should be: ${wrong.join(', ')}`,
+          fix: { by: 'changes', where: 'host', changes: portFlags(attachment) },
+        })
+    }
     if (!port.up)
       found.push({
         ...about,
@@ -246,26 +286,49 @@ function checkEndpoint(endpoint: Endpoint, sandbox: Sandbox, inside: Facts, host
   const present = new Set(
     inside.addresses.filter(address => address.link === link.index).map(({ address }) => address),
   )
-  for (const address of addressesOf(endpoint.spec, attachment))
-    if (!present.has(address))
+  for (const change of equip(endpoint.spec, attachment, interfaceName, joined?.options as JoinOptions)) {
+    const fix: Fix = { by: 'changes', where: 'sandbox', changes: [change] }
+    if (change.op === 'addAddress' && !present.has(change.address))
       found.push({
         ...about,
         kind: 'address',
         problem: 'missing',
-        message: `${interfaceName} of sandbox ${sandbox.containerId} lacks ${address}`,
-        fix: {
-          by: 'changes',
-          where: 'sandbox',
-          changes: [{ op: 'addAddress', link: interfaceName, address }],
-        },
+        message: `${interfaceName} of sandbox ${sandbox.containerId} lacks ${change.address}`,
+        fix,
       })
+    if (change.op === 'addRoute' && !inside.routes.some(route => isRoute(route, change.route, link.index)))
+      found.push({
+        ...about,
+        kind: 'route',
+        problem: 'missing',
+        message: `sandbox ${sandbox.containerId} lacks its route to ${change.route.destination}`,
+        fix,
+      })
+  }
   return found
 }
+
+const FLAGS = ['isolated', 'hairpin', 'learning'] as const
+
+/** How the driver wants the endpoint's port of the bridge. */
+export const portFlags = ({ plan }: Attachment): PortChange[] =>
+  (plan?.changes ?? []).filter((change): change is PortChange => change.op === 'setPort')
+type PortChange = Extract<Change, { op: 'setPort' }>
+
+const differs = ({ port }: Link, wanted: PortChange, flag: (typeof FLAGS)[number]): boolean =>
+  wanted[flag] !== undefined && port?.[flag] !== wanted[flag]
+
+const isRoute = (route: Route, wanted: RouteSpec, link: number): boolean =>
+  route.destination === wanted.destination &&
+  route.type === (wanted.type ?? 'unicast') &&
+  route.table === (wanted.table ?? 254) &&
+  route.gateway === wanted.gateway &&
+  (route.type !== 'unicast' || route.link === link)
 
 /* -------------------------------------------------------------------- what belongs to nobody */
 
 async function strays(
-  { name, host: stack, kernel, reaper, runDir }: Context,
+  { name, host: stack, kernel, reaper, runDir, unborn }: Context,
   world: World,
   host: Facts,
 ): Promise<Difference[]> {
@@ -289,91 +352,49 @@ async function strays(
           changes: [{ op: 'removeLink', link: link.name, ifExists: true }],
         },
       })
+  const paths = await kernel.list(join(runDir, 'netns'))
   const keys = new Set(world.sandboxes().map(({ key }) => key))
-  for (const path of await kernel.list(join(runDir, 'netns')))
-    if (!keys.has(path))
+  for (const path of paths)
+    if (!keys.has(path) && !unborn.has(path))
       found.push({
         kind: 'netns',
         problem: 'unwanted',
         message: `the namespace at ${path} belongs to no sandbox`,
-        fix: { by: 'delete-sandbox' },
+        fix: { by: 'unbind', path },
       })
   return found
 }
 
-/** Removes links and namespaces that carry our mark and belong to nobody. */
-export async function sweepStrays(context: Context, world: World): Promise<void> {
-  for (const difference of await strays(context, world, await factsOf(context.host))) {
-    if (difference.fix.by === 'changes') await applyLeniently(context.host, difference.fix.changes)
-    else if (difference.kind === 'netns')
-      await context.kernel.remove(difference.message.replace(/^the namespace at (.*) belongs.*$/, '$1'))
+/** Strays that are still such while nobody is at work on the endpoint, or the sandbox, whose id they bear. */
+export async function findStrays(context: Context, world: World, host?: Facts): Promise<Difference[]> {
+  const suspects = await strays(context, world, host ?? (await factsOf(context.host)))
+  const found: Difference[] = []
+  for (const suspect of suspects) {
+    const keys = locksOf(suspect, world)
+    const again = await context.locks.runAll(keys, async () =>
+      (await strays(context, world, await factsOf(context.host))).some(
+        ({ message }) => message === suspect.message,
+      ),
+    )
+    if (again) found.push(suspect)
   }
-}
-
-/* -------------------------------------------------------------------- repair */
-
-export async function repair(context: Context, world: World): Promise<Difference[]> {
-  const found = await check(context, world)
-  const networks = new Map(world.networks().map(network => [network.id, network]))
-  const sandboxes = new Map(world.sandboxes().map(sandbox => [sandbox.id, sandbox]))
-  // Networks first: endpoints hang on them. Then namespaces, interfaces, what is on them, and the rest.
-  for (const { fix, networkId } of found)
-    if (fix.by === 'rebuild-network')
-      await rebuild(context, networks.get(networkId as string) as Network, world)
-  for (const { fix, sandboxId } of found)
-    if (fix.by === 'delete-sandbox' && sandboxId) await sandboxes.get(sandboxId)?.delete({ force: true })
-  const reattached = new Set<string>()
-  for (const { fix, sandboxId, endpointId } of found) {
-    if (fix.by !== 'reattach' || reattached.has(endpointId as string)) continue
-    reattached.add(endpointId as string)
-    const sandbox = sandboxes.get(sandboxId as string)
-    const endpoint = sandbox?.endpoints().find(({ id }) => id === endpointId)
-    if (sandbox && endpoint) await sandbox.reattach(endpoint)
-  }
-  for (const { fix, sandboxId, endpointId } of found) {
-    if (fix.by !== 'changes' || reattached.has(endpointId ?? '')) continue
-    const stack = fix.where === 'host' ? context.host : sandboxes.get(sandboxId as string)?.stack
-    if (stack) await applyOnce(stack, fix.changes)
-  }
-  for (const id of new Set(
-    found.flatMap(({ fix, sandboxId }) => (fix.by === 'files' && sandboxId ? [sandboxId] : [])),
-  ))
-    await sandboxes.get(id)?.repairNames()
-  if (found.some(({ fix }) => fix.by === 'firewall')) await context.firewall.repair()
-  await sweepStrays(context, world)
-  // A link that went down and up again has lost its routes: look once more for those.
-  if (found.some(({ fix, kind }) => fix.by === 'changes' && (kind === 'link' || kind === 'address')))
-    for (const { fix, sandboxId, kind } of await check(context, world))
-      if (kind === 'route' && fix.by === 'changes') {
-        const stack = sandboxes.get(sandboxId as string)?.stack
-        if (stack) await applyOnce(stack, fix.changes)
-      }
   return found
 }
 
-/** What somebody else has put right meanwhile is no failure. */
-async function applyOnce(stack: Stack, changes: Change[]): Promise<void> {
-  try {
-    await stack.apply(changes)
-  } catch (error) {
-    if (!(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
-  }
-}
-
-/** The bridge is gone: made anew as it was, and every endpoint's link hung on it again. */
-async function rebuild(context: Context, network: Network, world: World): Promise<void> {
-  const { spec } = network.forDriver
-  const { plan, state } = await network.implementation.createNetwork(
-    spec,
-    context.host,
-    world.siblings(network),
-  )
-  await carryOut(context.host, plan, 'rebuild', { push() {} })
-  // The name and the rest of the state are what they were: only what the driver found anew is taken over.
-  network.record.state = { ...network.record.state, ...state, link: network.record.state.link ?? state.link }
-  for (const endpoint of network.endpoints()) {
-    const port = endpoint.record.join?.attachment?.interface?.source
-    if (port && network.link && (await context.host.link(port)))
-      await context.host.apply([{ op: 'setLink', link: port, master: network.link, up: true }])
-  }
+function locksOf({ message }: Difference, world: World): string[] {
+  const ids = new Set(message.match(/\b[0-9a-f]{12}\b/g))
+  const bears = ({ id }: { id: string }) => ids.has(id.slice(0, 12))
+  return [
+    ...world
+      .networks()
+      .flatMap(network => network.endpoints().filter(bears))
+      .flatMap(({ id, record: { join: joined } }) => [
+        `endpoint ${id}`,
+        ...(joined ? [`sandbox ${joined.sandboxId}`] : []),
+      ]),
+    ...world
+      .sandboxes()
+      .filter(bears)
+      .map(({ id }) => `sandbox ${id}`),
+  ]
 }

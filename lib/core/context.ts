@@ -38,6 +38,8 @@ export interface Context {
   readonly warm: Warm
   /** Names of the links on the host that should be there: of networks and of joined endpoints. */
   readonly wantedLinks: Set<string>
+  /** Keys of namespaces whose sandbox is being made. */
+  readonly unborn: Set<string>
   readonly log: Logger
   /** No new operation begins any more. */
   closing: boolean

@@ -34,5 +34,7 @@ export type Fix =
   | { by: 'firewall' }
   | { by: 'files' }
   | { by: 'resolver' }
+  /** A namespace that belongs to nobody is let go. */
+  | { by: 'unbind'; path: string }
   /** The namespace is gone: the sandbox can only be deleted. */
   | { by: 'delete-sandbox' }

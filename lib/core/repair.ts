@@ -1,0 +1,98 @@
+/** Puts right what `check` finds. */
+import { isCnmError } from '../base/errors'
+import type { Change, Stack } from '../kernel/kernel'
+import type { Network } from '../network'
+import { check, findStrays, portFlags, type World } from './check'
+import { applyLeniently, carryOut, type Context, isAbsent } from './context'
+import type { Difference } from './difference'
+
+export async function repair(context: Context, world: World): Promise<Difference[]> {
+  const found = await check(context, world)
+  const networks = new Map(world.networks().map(network => [network.id, network]))
+  const sandboxes = new Map(world.sandboxes().map(sandbox => [sandbox.id, sandbox]))
+  // Networks first: endpoints hang on them. Then namespaces, interfaces, what is on them, and the rest.
+  for (const { fix, networkId } of found)
+    if (fix.by === 'rebuild-network')
+      await rebuild(context, networks.get(networkId as string) as Network, world)
+  for (const { fix, sandboxId } of found)
+    if (fix.by === 'delete-sandbox' && sandboxId) await sandboxes.get(sandboxId)?.delete({ force: true })
+  const reattached = new Set<string>()
+  for (const { fix, sandboxId, endpointId } of found) {
+    if (fix.by !== 'reattach' || reattached.has(endpointId as string)) continue
+    reattached.add(endpointId as string)
+    const sandbox = sandboxes.get(sandboxId as string)
+    const endpoint = sandbox?.endpoints().find(({ id }) => id === endpointId)
+    if (sandbox && endpoint) await sandbox.reattach(endpoint)
+  }
+  for (const difference of found)
+    if (!reattached.has(difference.endpointId ?? '')) await change(context, world, difference)
+  for (const id of new Set(
+    found.flatMap(({ fix, sandboxId }) => (fix.by === 'files' && sandboxId ? [sandboxId] : [])),
+  ))
+    await sandboxes.get(id)?.repairNames()
+  if (found.some(({ fix }) => fix.by === 'firewall')) await context.firewall.repair()
+  await sweepStrays(context, world)
+  // A link that went down, or lost an address, has lost its routes as well: look once more for those.
+  if (found.some(({ fix, kind }) => fix.by === 'changes' && (kind === 'link' || kind === 'address')))
+    for (const difference of await check(context, world))
+      if (difference.kind === 'route') await change(context, world, difference)
+  return found
+}
+
+/** Carries out the fix of one difference, with nobody at work on what it concerns. */
+async function change(context: Context, world: World, difference: Difference): Promise<void> {
+  const { fix, sandboxId, networkId, kind } = difference
+  if (fix.by !== 'changes' || kind === 'stray') return
+  const keys = sandboxId ? [`sandbox ${sandboxId}`] : networkId ? [`network ${networkId}`] : []
+  await context.locks.runAll(keys, async () => {
+    const stack =
+      fix.where === 'host' ? context.host : world.sandboxes().find(({ id }) => id === sandboxId)?.stack
+    if (stack) await applyOnce(stack, fix.changes)
+  })
+}
+
+/** What somebody else has put right, or taken away, meanwhile is no failure. */
+async function applyOnce(stack: Stack, changes: Change[]): Promise<void> {
+  for (const change of changes) {
+    try {
+      await stack.apply([change])
+    } catch (error) {
+      if (!isAbsent(error) && !(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
+    }
+  }
+}
+
+/** Removes links and namespaces that carry our mark and belong to nobody. */
+export async function sweepStrays(context: Context, world: World): Promise<void> {
+  for (const { fix } of await findStrays(context, world)) {
+    if (fix.by === 'changes') await applyLeniently(context.host, fix.changes)
+    else if (fix.by === 'unbind') await context.kernel.remove(fix.path)
+  }
+}
+
+/** The bridge is gone: made anew as it was, and every endpoint's link hung on it again. */
+async function rebuild(context: Context, network: Network, world: World): Promise<void> {
+  const { host, locks, store } = context
+  await locks.runAll([`network ${network.id}`, `networks of ${network.driver}`], async () => {
+    if (!world.networks().includes(network) || (network.link && (await host.link(network.link)))) return
+    const { plan, state } = await network.implementation.createNetwork(
+      network.forDriver.spec,
+      host,
+      world.siblings(network),
+    )
+    await carryOut(host, plan, 'rebuild', { push() {} })
+    const { record } = network
+    // The name stays: a driver may have chosen it at random.
+    record.state = { ...record.state, ...state, link: record.state.link ?? state.link }
+    await store.write({ put: [{ kind: 'network', id: network.id, version: 1, value: record }] })
+    for (const endpoint of network.endpoints()) {
+      const attachment = endpoint.record.join?.attachment
+      const port = attachment?.interface?.source
+      if (attachment && port && network.link && (await host.link(port)))
+        await host.apply([
+          { op: 'setLink', link: port, master: network.link, up: true },
+          ...portFlags(attachment),
+        ])
+    }
+  })
+}
