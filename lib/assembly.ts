@@ -85,6 +85,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       log,
       locks: new Locks(),
       wantedLinks: new Set(),
+      hasIpv6: host.sysctl('net/ipv6/conf/default/disable_ipv6') !== undefined,
       unborn: new Set(),
       names: openNames(),
       openResolver: kernel.simulated ? openInertResolver : openResolver,

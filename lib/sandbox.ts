@@ -4,7 +4,7 @@ import { familyOf, type Family } from './base/cidr'
 import { CnmError, isCnmError } from './base/errors'
 import { parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
-import { applyLeniently, carryOut, type Context, isAbsent } from './core/context'
+import { applyLeniently, applyTolerantly, carryOut, type Context, isAbsent } from './core/context'
 import type { FilePaths, SandboxFiles } from './dns/files/contract'
 import { type Candidate, byRank, defaultRoute, elect } from './core/gateway'
 import {
@@ -27,7 +27,7 @@ import type { Endpoint } from './endpoint'
 import { type FirewallChange, invert, type Mapping } from './firewall/contract'
 import type { Change, LinkStatistics, RouteSpec, Stack, Step } from './kernel/kernel'
 import { type JoinOptions, SandboxOptions } from './options'
-import type { PublishedPort } from './ports/contract'
+import type { PortBinding, PublishedPort, PublishTarget } from './ports/contract'
 import { exposedPorts } from './ports/spec'
 import { z } from 'zod'
 
@@ -324,7 +324,7 @@ export class Sandbox {
 
   /** A fresh link inherits `default`: one write there, rarely, instead of one for every link. */
   #prepareIpv6(stack: Stack, endpoint: Endpoint, attachment: Attachment, undo: Undo): void {
-    if (this.mode === 'host' || attachment.interface?.arrives !== 'born') return
+    if (!this.#context.hasIpv6 || this.mode === 'host' || attachment.interface?.arrives !== 'born') return
     const value = this.#needsIpv6(endpoint, attachment) ? '0' : '1'
     const before = this.#ipv6Default
     if (before === value) return
@@ -332,7 +332,6 @@ export class Sandbox {
       stack.setSysctls({ [IPV6_DEFAULT]: before ?? '0' })
       this.#ipv6Default = before
     })
-    if (before === undefined && stack.sysctl(IPV6_DEFAULT) === undefined) return // a kernel without IPv6
     stack.setSysctls({ [IPV6_DEFAULT]: value })
     this.#ipv6Default = value
   }
@@ -344,7 +343,7 @@ export class Sandbox {
   }
 
   #ipv6Of(attachment: Attachment, endpoint: Endpoint, interfaceName: string): Record<string, string> {
-    if (this.#stack?.sysctl(`net/ipv6/conf/${interfaceName}/disable_ipv6`) === undefined) return {} // a kernel without IPv6
+    if (!this.#context.hasIpv6) return {}
     return {
       [`net/ipv6/conf/${interfaceName}/disable_ipv6`]: this.#needsIpv6(endpoint, attachment) ? '0' : '1',
     }
@@ -381,13 +380,7 @@ export class Sandbox {
     from: Partial<Record<Family, Candidate>>,
     to: Partial<Record<Family, Candidate>>,
   ): Promise<void> {
-    for (const change of this.#rerouting(from, to)) {
-      try {
-        await stack.apply([change])
-      } catch (error) {
-        if (!isAbsent(error) && !(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
-      }
-    }
+    await applyTolerantly(stack, this.#rerouting(from, to))
   }
 
   #candidates(): Candidate[] {
@@ -495,11 +488,6 @@ export class Sandbox {
   async #filter(change: FirewallChange, undo: Undo): Promise<void> {
     const { firewall, publisher } = this.#context
     const { addMappings, removeMappings, next } = this.#mappingChange()
-    const proxied = addMappings.filter(({ proxied }) => proxied)
-    if (proxied.length) {
-      undo.push('stop the proxies', () => publisher.release(proxied))
-      await publisher.start(proxied)
-    }
     const kernelOnly = <T extends Mapping>(mappings: T[]) =>
       mappings.filter(mapping => !(mapping as unknown as PublishedPort).proxied)
     const whole: FirewallChange = {
@@ -517,6 +505,8 @@ export class Sandbox {
       await this.#flushFlows([...addMappings, ...removeMappings])
     }
     this.#setMapped(next)
+    // After the rules: a socket that serves would otherwise answer before they say who may ask.
+    if (addMappings.length) await publisher.start(addMappings)
   }
 
   #setMapped(mappings: Map<string, Mapping[]>): void {
@@ -553,7 +543,10 @@ export class Sandbox {
     const { config } = endpoint.record
     const bindings = [...config.ports, ...(config.publishAll ? exposedPorts(config.exposed) : [])]
     const kept = before.filter(port => bindings.some(binding => satisfies(port, binding)))
-    const fresh = bindings.filter(binding => !kept.some(port => satisfies(port, binding)))
+    const dropped = before.filter(port => !kept.includes(port))
+    const fresh = bindings
+      .filter(binding => !kept.some(port => satisfies(port, binding)))
+      .map(binding => ({ ...binding, hostPort: binding.hostPort ?? sameNumber(dropped, binding) }))
     const target = {
       networkId: endpoint.network.id,
       endpointId: endpoint.id,
@@ -562,8 +555,7 @@ export class Sandbox {
       modes: state.modes,
       defaultHostIp: state.defaultHostIp,
     }
-    const dropped = before.filter(port => !kept.includes(port))
-    const added = fresh.length ? await publisher.reserve(target, fresh) : []
+    const added = fresh.length ? await this.#exchange(target, fresh, dropped, undo) : []
     undo.push('free the new ports', () => publisher.release(added))
     join.published = [...kept, ...added]
     undo.push('old ports', () => {
@@ -571,6 +563,27 @@ export class Sandbox {
     })
     await this.#filter({}, undo)
     await publisher.release(dropped)
+  }
+
+  /** Reserves ports while those that they replace are still held; if they cannot stand side by side, one after the other. */
+  async #exchange(
+    target: PublishTarget,
+    wanted: PortBinding[],
+    dropped: PublishedPort[],
+    undo: Undo,
+  ): Promise<PublishedPort[]> {
+    const { publisher } = this.#context
+    try {
+      return await publisher.reserve(target, wanted, dropped)
+    } catch (error) {
+      const ours = dropped.some(port => wanted.some(({ hostPort }) => hostPort === port.hostPort))
+      if (!ours || !isCnmError(error, 'ERR_PORT_IN_USE')) throw error
+      undo.push('take the old ports again', async () => {
+        await publisher.start(await publisher.readopt(dropped))
+      })
+      await publisher.release(dropped)
+      return publisher.reserve(target, wanted)
+    }
   }
 
   /** @internal Puts the endpoint's bandwidth limits on its interface. */
@@ -637,8 +650,8 @@ export class Sandbox {
   }
 
   #writeFiles(): void {
-    const ipv6 = [...this.#endpoints.values()].some(endpoint => endpoint.ipv6 !== undefined)
-    this.#files?.write(this.mode === 'host' ? 'host' : this.#resolver ? 'embedded' : 'legacy', ipv6)
+    const resolver = this.mode === 'host' ? 'host' : this.#resolver ? 'embedded' : 'legacy'
+    this.#files?.write(resolver, this.#context.hasIpv6) // ::1 is there on every loopback
   }
 
   #view(): SandboxView {
@@ -768,16 +781,10 @@ export class Sandbox {
     elected: Partial<Record<Family, Candidate>>,
   ): Promise<void> {
     const now = this.#elected
-    for (const change of [
+    await applyTolerantly(stack, [
       ...equip(endpoint.spec, join.attachment as Attachment, join.interfaceName, join.options),
       ...this.#rerouting(now, elected),
-    ]) {
-      try {
-        await stack.apply([change])
-      } catch (error) {
-        if (!isAbsent(error) && !(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
-      }
-    }
+    ])
   }
 
   /** What follows a leave that can no longer fail: it only goes forward, and what goes wrong is reported. */
@@ -840,11 +847,10 @@ export class Sandbox {
       )
   }
 
-  /** @internal What the firewall should hold for this sandbox; proxies are started. */
+  /** @internal What the firewall should hold for this sandbox; which are served by {@link servePorts}. */
   async wantedRules(): Promise<Required<Pick<FirewallChange, 'addEndpoints' | 'addMappings'>>> {
     const { next } = this.#mappingChange()
     const ports = [...next.values()].flat()
-    await this.#context.publisher.start(ports.filter(({ proxied }) => proxied))
     this.#setMapped(next)
     return {
       addMappings: ports.filter(({ proxied }) => !proxied),
@@ -855,6 +861,11 @@ export class Sandbox {
         return [{ id: endpoint.id, networkId: endpoint.network.id, addresses }]
       }),
     }
+  }
+
+  /** @internal Starts what serves the published ports; after the firewall has its rules. */
+  async servePorts(): Promise<void> {
+    await this.#context.publisher.start([...this.#mapped.values()].flat() as PublishedPort[])
   }
 
   /** @internal Default routes as they should be inside. */
@@ -1308,8 +1319,13 @@ const mappingKey = (mapping: Mapping): string =>
     mapping.allowFrom?.join() ?? '',
   ].join(' ')
 
+/** A binding that leaves the number open keeps the one that it has. */
+const sameNumber = (dropped: PublishedPort[], binding: PortBinding): number | undefined =>
+  dropped.find(port => port.containerPort === binding.containerPort && port.protocol === binding.protocol)
+    ?.hostPort
+
 /** Is the port what this binding asks for, so that it need not be made anew? */
-function satisfies(port: PublishedPort, binding: import('./ports/contract').PortBinding): boolean {
+function satisfies(port: PublishedPort, binding: PortBinding): boolean {
   const length = (binding.containerPortEnd ?? binding.containerPort) - binding.containerPort
   const single = length === 0
   const first = binding.hostPort ?? 0

@@ -38,6 +38,8 @@ export interface Context {
   readonly warm: Warm
   /** Names of the links on the host that should be there: of networks and of joined endpoints. */
   readonly wantedLinks: Set<string>
+  /** The kernel has IPv6. */
+  readonly hasIpv6: boolean
   /** Keys of namespaces whose sandbox is being made. */
   readonly unborn: Set<string>
   readonly log: Logger
@@ -74,4 +76,15 @@ export async function applyLeniently(stack: Stack, changes: Change[]): Promise<v
     }
   }
   if (failure) throw failure
+}
+
+/** Puts things back: what is there already, or can no longer be, is no failure. Stops at the first real one. */
+export async function applyTolerantly(stack: Stack, changes: Change[]): Promise<void> {
+  for (const change of changes) {
+    try {
+      await stack.apply([change])
+    } catch (error) {
+      if (!isAbsent(error) && !(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
+    }
+  }
 }

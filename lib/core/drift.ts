@@ -52,7 +52,8 @@ export class DriftWatch {
       if (event.change === 'set' && up) return false
       return this.#context.wantedLinks.has(name)
     }
-    return event.topic === 'address' && event.change === 'removed'
+    if (event.topic !== 'address' || event.change !== 'removed') return false
+    return this.#context.wantedLinks.has(this.#links.get(event.address.link)?.name ?? '')
   }
 
   #look(event: KernelEvent): void {

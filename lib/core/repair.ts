@@ -1,41 +1,63 @@
 /** Puts right what `check` finds. */
-import { isCnmError } from '../base/errors'
-import type { Change, Stack } from '../kernel/kernel'
 import type { Network } from '../network'
 import { check, findStrays, portFlags, type World } from './check'
-import { applyLeniently, carryOut, type Context, isAbsent } from './context'
+import { applyLeniently, applyTolerantly, carryOut, type Context } from './context'
 import type { Difference } from './difference'
 
-export async function repair(context: Context, world: World): Promise<Difference[]> {
+/**
+ * One thing that cannot be mended does not keep the others from it: each failure is told as a `problem`, and the first is
+ * thrown at the end, unless `lenient`.
+ */
+export async function repair(
+  context: Context,
+  world: World,
+  { lenient = false }: { lenient?: boolean } = {},
+): Promise<Difference[]> {
   const found = await check(context, world)
+  const failures: unknown[] = []
+  const mend = async ({ message }: { message: string }, body: () => unknown): Promise<void> => {
+    try {
+      await body()
+    } catch (error) {
+      failures.push(error)
+      context.log.error(`cannot mend: ${message}`, { error })
+      context.events.emit({ type: 'problem', message: `cannot mend: ${message}`, error })
+    }
+  }
   const networks = new Map(world.networks().map(network => [network.id, network]))
   const sandboxes = new Map(world.sandboxes().map(sandbox => [sandbox.id, sandbox]))
   // Networks first: endpoints hang on them. Then namespaces, interfaces, what is on them, and the rest.
-  for (const { fix, networkId } of found)
-    if (fix.by === 'rebuild-network')
-      await rebuild(context, networks.get(networkId as string) as Network, world)
-  for (const { fix, sandboxId } of found)
-    if (fix.by === 'delete-sandbox' && sandboxId) await sandboxes.get(sandboxId)?.delete({ force: true })
+  for (const difference of found)
+    if (difference.fix.by === 'rebuild-network')
+      await mend(difference, () =>
+        rebuild(context, networks.get(difference.networkId as string) as Network, world),
+      )
+  for (const difference of found)
+    if (difference.fix.by === 'delete-sandbox')
+      await mend(difference, () => sandboxes.get(difference.sandboxId as string)?.delete({ force: true }))
   const reattached = new Set<string>()
-  for (const { fix, sandboxId, endpointId } of found) {
+  for (const difference of found) {
+    const { fix, sandboxId, endpointId } = difference
     if (fix.by !== 'reattach' || reattached.has(endpointId as string)) continue
     reattached.add(endpointId as string)
     const sandbox = sandboxes.get(sandboxId as string)
     const endpoint = sandbox?.endpoints().find(({ id }) => id === endpointId)
-    if (sandbox && endpoint) await sandbox.reattach(endpoint)
+    if (sandbox && endpoint) await mend(difference, () => sandbox.reattach(endpoint))
   }
   for (const difference of found)
-    if (!reattached.has(difference.endpointId ?? '')) await change(context, world, difference)
-  for (const id of new Set(
-    found.flatMap(({ fix, sandboxId }) => (fix.by === 'files' && sandboxId ? [sandboxId] : [])),
-  ))
-    await sandboxes.get(id)?.repairNames()
-  if (found.some(({ fix }) => fix.by === 'firewall')) await context.firewall.repair()
-  await sweepStrays(context, world)
+    if (!reattached.has(difference.endpointId ?? ''))
+      await mend(difference, () => change(context, world, difference))
+  const filed = new Map(found.filter(({ fix }) => fix.by === 'files').map(each => [each.sandboxId, each]))
+  for (const difference of filed.values())
+    await mend(difference, () => sandboxes.get(difference.sandboxId as string)?.repairNames())
+  const wall = found.find(({ fix }) => fix.by === 'firewall')
+  if (wall) await mend(wall, () => context.firewall.repair())
+  await mend({ message: 'what belongs to nobody' }, () => sweepStrays(context, world))
   // A link that went down, or lost an address, has lost its routes as well: look once more for those.
   if (found.some(({ fix, kind }) => fix.by === 'changes' && (kind === 'link' || kind === 'address')))
     for (const difference of await check(context, world))
-      if (difference.kind === 'route') await change(context, world, difference)
+      if (difference.kind === 'route') await mend(difference, () => change(context, world, difference))
+  if (failures.length && !lenient) throw failures[0]
   return found
 }
 
@@ -47,19 +69,8 @@ async function change(context: Context, world: World, difference: Difference): P
   await context.locks.runAll(keys, async () => {
     const stack =
       fix.where === 'host' ? context.host : world.sandboxes().find(({ id }) => id === sandboxId)?.stack
-    if (stack) await applyOnce(stack, fix.changes)
+    if (stack) await applyTolerantly(stack, fix.changes)
   })
-}
-
-/** What somebody else has put right, or taken away, meanwhile is no failure. */
-async function applyOnce(stack: Stack, changes: Change[]): Promise<void> {
-  for (const change of changes) {
-    try {
-      await stack.apply([change])
-    } catch (error) {
-      if (!isAbsent(error) && !(isCnmError(error) && error.details.errno === 'EEXIST')) throw error
-    }
-  }
 }
 
 /** Removes links and namespaces that carry our mark and belong to nobody. */

@@ -1,4 +1,5 @@
 /** Brings back what the store holds after a restart, and the kernel to it. */
+import { z } from 'zod'
 import { isCnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
 import type { Stack } from '../kernel/kernel'
@@ -25,15 +26,24 @@ export async function restore(context: Context, records: StoredRecord[], world: 
     ),
     ...(await rulesOf([...sandboxes.values()].filter(sandbox => !stale.includes(sandbox)))),
   })
+  for (const sandbox of sandboxes.values())
+    if (!stale.includes(sandbox))
+      await tolerate(context, `serve the ports of ${sandbox.containerId}`, () => sandbox.servePorts())
   // A delete that was past its point of no return is finished; containers that are gone are swept.
   for (const sandbox of stale)
     await tolerate(context, `sweep sandbox ${sandbox.containerId}`, () => sandbox.delete({ force: true }))
   for (const network of networks.values())
     if (network.record.deleting)
       await tolerate(context, `finish the delete of network ${network.name}`, () => network.remove())
-  if (records.some(({ kind }) => kind !== 'meta')) await repair(context, world)
+  if (records.some(({ kind }) => kind !== 'meta'))
+    await tolerate(context, 'compare the kernel with the desired state', () =>
+      repair(context, world, { lenient: true }),
+    )
   for (const sandbox of world.sandboxes()) await sandbox.openNames()
 }
+
+const byAge = (a: { created: string }, b: { created: string }): number =>
+  a.created < b.created ? -1 : a.created > b.created ? 1 : 0
 
 async function rulesOf(sandboxes: Sandbox[]) {
   const rules = await Promise.all(sandboxes.map(sandbox => sandbox.wantedRules()))
@@ -50,10 +60,8 @@ async function restoreNetworks(
   world: World,
 ): Promise<Map<string, Network>> {
   const restored = new Map<string, Network>()
-  for (const record of records.sort((a, b) => (a.created < b.created ? -1 : a.created > b.created ? 1 : 0))) {
-    const driver = await context.drivers
-      .get(record.driver)
-      .catch((error: unknown) => missingDriver(record.driver, error))
+  for (const record of records.sort(byAge)) {
+    const driver = await context.drivers.get(record.driver).catch(() => absentDriver(context, record.driver))
     await tolerate(context, `take the pools of network ${record.name} again`, () =>
       replayPools(context, record),
     )
@@ -68,19 +76,22 @@ async function restoreNetworks(
   return restored
 }
 
-/** Stands for a driver that is not registered (yet): the network is kept, and every use of it says why it fails. */
-function missingDriver(name: string, error: unknown): Driver {
-  const fail = async (): Promise<never> => {
-    throw error
-  }
+/**
+ * Stands for a driver that is not registered (yet): the network is kept. Every use looks again, and says why it fails
+ * while there is none.
+ */
+function absentDriver({ drivers }: Context, name: string): Driver {
+  const real = () => drivers.get(name)
   return {
     name,
     capabilities: { dataScope: 'local', connectivityScope: 'local' },
-    options: { parse: fail } as never,
-    createNetwork: fail,
-    deleteNetwork: fail,
-    join: fail,
-    leave: fail,
+    options: z.looseObject({}),
+    createNetwork: async (...args) => (await real()).createNetwork(...args),
+    deleteNetwork: async (...args) => (await real()).deleteNetwork(...args),
+    createEndpoint: async (...args) => (await (await real()).createEndpoint?.(...args)) ?? {},
+    deleteEndpoint: async (...args) => (await real()).deleteEndpoint?.(...args),
+    join: async (...args) => (await real()).join(...args),
+    leave: async (...args) => (await real()).leave(...args),
   }
 }
 
@@ -93,9 +104,8 @@ async function restoreSandboxes(
   const active = context.settings.activeSandboxes && new Set(context.settings.activeSandboxes)
   const restored = new Map<string, Sandbox>()
   // Those that others share come first.
-  const ordered = records.sort(
-    (a, b) => Number(a.config.mode.startsWith('container:')) - Number(b.config.mode.startsWith('container:')),
-  )
+  const shares = ({ config }: SandboxRecord) => Number(config.mode.startsWith('container:'))
+  const ordered = records.sort((a, b) => shares(a) - shares(b) || byAge(a, b))
   for (const record of ordered) {
     const stack = await reopen(context, record, world)
     const sandbox = world.addSandbox(record, stack)
@@ -132,7 +142,7 @@ async function restoreEndpoints(
   networks: Map<string, Network>,
   sandboxes: Map<string, Sandbox>,
 ): Promise<void> {
-  for (const record of records) {
+  for (const record of records.sort(byAge)) {
     const network = networks.get(record.networkId)
     if (!network) {
       await context.store.write({ remove: [{ kind: 'endpoint', id: record.id }] })
