@@ -86,9 +86,10 @@ export class Controller {
       ],
     })
     await restore(this.#context, records, this.#world)
+    await this.#drift.start()
+    // Last, since nothing takes them back.
     if (settings.predefined)
       await createPredefined(this, settings.predefined === true ? {} : settings.predefined)
-    await this.#drift.start()
   }
 
   /** Names this controller: its firewall table, its run directory, the mark on its links. */

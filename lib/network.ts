@@ -3,7 +3,7 @@ import { CnmError, isCnmError } from './base/errors'
 import { newId, randomMac } from './base/ids'
 import { parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
-import { applyLeniently, type Context } from './core/context'
+import { applyLeniently, applyTolerantly, type Context } from './core/context'
 import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
 import { customRecords } from './core/names'
 import type { Driver, DriverNetwork, EndpointAnswer, EndpointSpec, Plan } from './driver/contract'
@@ -460,7 +460,7 @@ export class Network {
 
   /** @internal The delete itself; the caller holds the network's lock, or is alone. */
   async remove(): Promise<void> {
-    const { store, events, names, firewall } = this.#context
+    const { store, events, names, firewall, log } = this.#context
     const users = this.#hooks.configUsers(this)
     if (users.length)
       throw new CnmError(
@@ -481,21 +481,36 @@ export class Network {
     }
     // Asked before the point of no return, since a driver may refuse.
     const plan = this.configOnly ? {} : await this.#askDriver()
-    await store.write({
-      put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, deleting: true } }],
+    await atomically(async undo => {
+      const { deleting } = this.#record
+      undo.push('not deleted after all', () => this.#mark(deleting))
+      await this.#mark(true)
+      const { firewall: rules } = this.#record.state
+      if (rules && firewall.state().addNetworks.some(({ id }) => id === this.id)) {
+        undo.push('firewall', () => firewall.apply({ addNetworks: [rules] }))
+        await firewall.apply({ removeNetworks: [rules] })
+      }
+      const { changes, undo: inverse } = plan
+      if (inverse?.length) undo.push('host', () => applyTolerantly(this.#context.host, inverse))
+      if (changes) await applyLeniently(this.#context.host, changes)
     })
-    this.#record.deleting = true
     // From here on it goes forward only: a failure is finished by trying again, now or at the next start.
-    const { firewall: rules } = this.#record.state
-    if (rules && firewall.state().addNetworks.some(({ id }) => id === this.id))
-      await firewall.apply({ removeNetworks: [rules] })
-    if (plan.changes) await applyLeniently(this.#context.host, plan.changes)
-    await releaseNetwork(this.#context, this.#record)
+    await releaseNetwork(this.#context, this.#record).catch((error: unknown) =>
+      log.warn(`cannot release all addresses of network ${this.name}`, { error }),
+    )
     names.removeNetwork(this.id)
     await store.write({ remove: [{ kind: 'network', id: this.id }] })
     this.#gone = true
     this.#hooks.forget(this)
     events.emit({ type: 'network.delete', network: this.#ref() })
+  }
+
+  /** A delete that a crash interrupts after this is finished at the next start. */
+  async #mark(deleting: boolean): Promise<void> {
+    await this.#context.store.write({
+      put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, deleting } }],
+    })
+    this.#record.deleting = deleting
   }
 
   /** A driver may refuse; that it is out of order does not keep the network's name and addresses hostage. */

@@ -28,7 +28,8 @@ type Others = DriverNetwork<BridgeOptions>[]
 export interface BridgeData extends Record<string, unknown> {
   /** The bridge was there before us: it is never deleted. */
   adopted: boolean
-  /** Takes away from an adopted bridge what we added to it. */
+  /** What we added to an adopted bridge, and what takes it away again. */
+  added: Change[]
   restore: Change[]
   /** Container ports reflect packets to themselves; only needed where bridged packets pass the IP firewall. */
   hairpin: boolean
@@ -77,6 +78,7 @@ export async function createNetwork(
     : buildBridge(spec, link, mtu, gateways, knowsIpv6)
   const data: BridgeData = {
     adopted: existing !== undefined,
+    added: existing ? (plan.changes ?? []) : [],
     restore: existing ? (plan.undo ?? []) : [],
     hairpin: bridgedPacketsAreFiltered(host),
   }
@@ -96,8 +98,10 @@ export async function createNetwork(
 
 export async function deleteNetwork({ state }: DriverNetwork<BridgeOptions>): Promise<Plan> {
   const link = state.link as string
-  const { adopted, restore } = state.data as BridgeData
-  return { changes: adopted ? restore : [{ op: 'removeLink', link, ifExists: true }] }
+  const { adopted, added, restore } = state.data as BridgeData
+  return adopted
+    ? { changes: restore, undo: added }
+    : { changes: [{ op: 'removeLink', link, ifExists: true }] }
 }
 
 function validate({ options, internal, pools, name }: Spec, others: Others): void {

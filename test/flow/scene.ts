@@ -88,14 +88,21 @@ export const addressesOn = (view: NetnsView, link: string): string[] =>
 export const refusal = (code: ErrorCode, message?: RegExp) =>
   expect.objectContaining({ code, ...(message && { message: expect.stringMatching(message) }) })
 
+const byId = <T extends { id: string }>(list: T[]): T[] => [...list].sort((a, b) => (a.id < b.id ? -1 : 1))
+
 /** Everything that an operation must leave alone when it is refused: the kernel, and all that the nouns say. */
 export function state(kernel: MockKernel, controller: Controller): unknown {
   return JSON.parse(
     JSON.stringify({
       kernel: kernel.snapshot(),
-      networks: controller.networks().map(network => network.inspect()),
-      endpoints: controller.networks().flatMap(network => network.endpoints().map(each => each.inspect())),
-      sandboxes: controller.sandboxes().map(sandbox => sandbox.inspect()),
+      networks: byId(controller.networks()).map(network => {
+        const told = network.inspect()
+        return { ...told, endpoints: byId(told.endpoints) }
+      }),
+      endpoints: byId(controller.networks().flatMap(network => network.endpoints())).map(each =>
+        each.inspect(),
+      ),
+      sandboxes: byId(controller.sandboxes()).map(sandbox => sandbox.inspect()),
     }),
   )
 }
