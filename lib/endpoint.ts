@@ -295,20 +295,18 @@ export class Endpoint {
     if (!this.#gone) await this.delete({ force: true })
   }
 
-  /** Runs with the locks of the endpoint, of the sandbox that it is in by then, and of the one that it is to join. */
-  async #exclusively<T>(body: () => Promise<T>, joining?: string): Promise<T> {
-    for (;;) {
-      const held = this.#record.join?.sandboxId
-      const again = Symbol('again')
-      const result = await this.#context.locks.runAll(
-        [`endpoint ${this.id}`, ...[held, joining].flatMap(id => (id ? [`sandbox ${id}`] : []))],
-        async () => {
-          const now = this.#record.join?.sandboxId
-          return now === undefined || now === held || now === joining ? body() : again
-        },
-      )
-      if (result !== again) return result as T
-    }
+  /**
+   * Runs with the lock of the endpoint, and of the sandbox that it is in by then (or is to join). In this order, which is
+   * also the sorted one, so that what was asked first of an endpoint is done first.
+   */
+  #exclusively<T>(body: () => Promise<T>, joining?: string): Promise<T> {
+    const { locks } = this.#context
+    return locks.run(`endpoint ${this.id}`, () =>
+      locks.runAll(
+        [this.#record.join?.sandboxId, joining].flatMap(id => (id ? [`sandbox ${id}`] : [])),
+        body,
+      ),
+    )
   }
 
   /** @internal */
