@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { CnmError } from './base/errors'
 import { newId } from './base/ids'
-import { parse } from './base/parse'
+import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { assemble, type Assembled, checkDriver } from './assembly'
 import { allocatePools, wantsFamily } from './core/addresses'
@@ -307,7 +307,7 @@ export class Controller {
   network(idOrNameOrPrefix: string): Network {
     const found = this.#findNetwork(idOrNameOrPrefix)
     if (!found)
-      throw new CnmError('ERR_NETWORK_NOT_FOUND', `network ${idOrNameOrPrefix} not found`, {
+      throw new CnmError('ERR_NETWORK_NOT_FOUND', `network ${printable(idOrNameOrPrefix)} not found`, {
         network: idOrNameOrPrefix,
       })
     return found
@@ -448,7 +448,7 @@ export class Controller {
         { term: idOrContainerId },
       )
     if (!matching[0])
-      throw new CnmError('ERR_SANDBOX_NOT_FOUND', `sandbox ${idOrContainerId} not found`, {
+      throw new CnmError('ERR_SANDBOX_NOT_FOUND', `sandbox ${printable(idOrContainerId)} not found`, {
         sandbox: idOrContainerId,
       })
     return matching[0]

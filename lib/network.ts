@@ -1,7 +1,7 @@
 import { addressOf, contains, type Family, parseCidr, parseIp } from './base/cidr'
 import { CnmError, isCnmError } from './base/errors'
 import { newId, randomMac } from './base/ids'
-import { parse } from './base/parse'
+import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { applyLeniently, applyTolerantly, type Context } from './core/context'
 import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
@@ -157,10 +157,14 @@ export class Network {
         `endpoint ${idOrName} is ambiguous (${matches.length} matches found on id prefix)`,
       )
     if (!matches[0])
-      throw new CnmError('ERR_ENDPOINT_NOT_FOUND', `endpoint ${idOrName} not found in network ${this.name}`, {
-        network: this.id,
-        endpoint: idOrName,
-      })
+      throw new CnmError(
+        'ERR_ENDPOINT_NOT_FOUND',
+        `endpoint ${printable(idOrName)} not found in network ${this.name}`,
+        {
+          network: this.id,
+          endpoint: idOrName,
+        },
+      )
     return matches[0]
   }
 

@@ -29,6 +29,17 @@ const containerId = () =>
       'must start with a letter or digit, then letters, digits, "_", "." or "-"',
     )
 
+/** Lists longer than this are a slip, or an attack. */
+const MANY = 4096
+
+const driverName = () =>
+  z
+    .string()
+    .regex(
+      /^[a-zA-Z0-9][a-zA-Z0-9_.:/-]{0,127}$/,
+      'must be 1-128 letters, digits, "_", ".", ":", "/" or "-", a letter or digit first',
+    )
+
 export const dnsName = () =>
   z
     .string()
@@ -56,7 +67,7 @@ export const NetworkOptions = z
       .string()
       .regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits')
       .optional(),
-    driver: z.string().min(1).default('bridge'),
+    driver: driverName().default('bridge'),
     ipv4: z.boolean().optional().describe('default true'),
     ipv6: z.boolean().optional().describe('default: true when an IPv6 subnet is configured'),
     internal: z.boolean().default(false),
@@ -70,8 +81,8 @@ export const NetworkOptions = z
     options: driverOptions(),
     ipam: z
       .strictObject({
-        driver: z.string().min(1).default('default'),
-        config: z.array(IpamConfig).default([]),
+        driver: driverName().default('default'),
+        config: z.array(IpamConfig).max(MANY).default([]),
         options: z.record(z.string(), z.string()).default({}),
         /** Take an explicit subnet although the host has a route that overlaps it. */
         force: z.boolean().default(false),
@@ -122,15 +133,15 @@ export const EndpointOptions = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits')
     .optional(),
-  aliases: z.array(dnsName()).default([]),
+  aliases: z.array(dnsName()).max(MANY).default([]),
   ipv4: ipv4().optional(),
   ipv6: ipv6().optional(),
   /** Link-local addresses in addition; 169.254.0.0/16 and fe80::/64. */
-  linkLocal: z.array(ip()).default([]),
+  linkLocal: z.array(ip()).max(MANY).default([]),
   mac: mac().optional(),
-  ports: z.array(portBinding).default([]),
+  ports: z.array(portBinding).max(MANY).default([]),
   /** `80/tcp`: what the container listens on; published all at once with publishAll. */
-  exposed: z.array(z.string()).default([]),
+  exposed: z.array(z.string().max(64)).max(MANY).default([]),
   /** Publish every exposed port on a chosen host port. */
   publishAll: z.boolean().default(false),
   /** alias → name of another endpoint: seen by this endpoint's sandbox only. */
@@ -186,9 +197,8 @@ export const SandboxOptions = z.strictObject({
    * `container:ID`: that of another sandbox.
    */
   mode: z
-    .union([z.enum(['own', 'host', 'deferred']), z.string().regex(/^container:.+$/)], {
-      error: 'must be own, host, deferred or container:ID',
-    })
+    .string()
+    .regex(/^(own|host|deferred|container:.{1,255})$/, 'must be own, host, deferred or container:ID')
     .default('own'),
   hostname: dnsName().optional().describe('default: the first 12 characters of the container id'),
   domainname: dnsName().optional(),

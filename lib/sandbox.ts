@@ -15,6 +15,7 @@ import {
   equip,
   lowestFree,
   refuseConflicts,
+  refuseGateways,
   silence,
   sysctlsFor,
 } from './core/inside'
@@ -153,6 +154,7 @@ export class Sandbox {
       interfaceName: this.#chooseName(endpoint, options),
       published: [],
     }
+    refuseGateways([...addressesOf(endpoint.spec, {}), ...endpoint.spec.linkLocal], options.routes)
     if (this.mode !== 'host')
       refuseConflicts(
         addressesOf(endpoint.spec, {}),

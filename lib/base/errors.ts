@@ -136,6 +136,9 @@ export interface CnmErrorOptions {
   cause?: unknown
 }
 
+/** Characters. A message quotes what was handed in, which may be anything; details have it in full. */
+const LONGEST = 2_000
+
 export class CnmError extends Error {
   override readonly name = 'CnmError'
   readonly code: ErrorCode
@@ -151,7 +154,7 @@ export class CnmError extends Error {
     details: Record<string, unknown> = {},
     options: CnmErrorOptions = {},
   ) {
-    super(message, options)
+    super(message.length > LONGEST ? `${message.slice(0, LONGEST)}...` : message, options)
     this.code = code
     this.kind = ERRORS[code].kind
     this.details = details

@@ -7,6 +7,7 @@ import { CnmError, isCnmError } from './errors'
  * the reason and, for an unknown option, the nearest known one.
  */
 export function parse<S extends z.ZodType>(schema: S, input: unknown, what = 'options'): z.output<S> {
+  refusePrototypes(input, what)
   const result = schema.safeParse(input)
   if (result.success) return result.data
   const issues = result.error.issues.map(issue => describe(issue, input, schema, what))
@@ -16,6 +17,17 @@ export function parse<S extends z.ZodType>(schema: S, input: unknown, what = 'op
     { issues },
     { cause: result.error },
   )
+}
+
+/** `__proto__` as a key comes from hostile JSON only. The schemas would drop it without a word. */
+function refusePrototypes(value: unknown, at: string, depth = 0): void {
+  if (typeof value !== 'object' || value === null || depth > 8) return
+  if (Object.hasOwn(value, '__proto__'))
+    throw new CnmError('ERR_INVALID_OPTION', `${at}: __proto__ is not allowed as a name`, { field: at })
+  const plain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype
+  if (plain)
+    for (const [key, inner] of Object.entries(value))
+      if (typeof inner === 'object') refusePrototypes(inner, `${at}.${key}`, depth + 1)
 }
 
 function describe(issue: z.core.$ZodIssue, input: unknown, schema: z.ZodType, what: string) {
@@ -29,6 +41,10 @@ function describe(issue: z.core.$ZodIssue, input: unknown, schema: z.ZodType, wh
       return `${field}.${printable(key)} is not an option${near ? `; did you mean ${near}?` : `; known: ${known.join(', ')}`}`
     })
     return { field, value: issue.keys, message: hints.join('; ') }
+  }
+  if (issue.code === 'invalid_key') {
+    const reasons = issue.issues.map(({ message }) => message).join(', ')
+    return { field, value: path.at(-1), message: `${field}: the name ${reasons}` }
   }
   return {
     field,
@@ -90,7 +106,7 @@ function distance(a: string, b: string): number {
 }
 
 /** A key as it was given, unless no terminal or log should be shown it. */
-const printable = (key: string): string => (/^[!-~]{1,80}$/.test(key) ? key : brief(key))
+export const printable = (key: string): string => (/^[!-~]{1,80}$/.test(key) ? key : brief(key))
 
 const brief = (value: unknown): string => {
   const text = JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? String(value)

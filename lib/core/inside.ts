@@ -1,5 +1,5 @@
 /** What an attachment means inside a sandbox, as changes. Pure. */
-import { addressOf, contains, familyOf, parseCidr } from '../base/cidr'
+import { addressOf, contains, familyOf, parseCidr, parseIp } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type { Attachment, EndpointSpec } from '../driver/contract'
 import type { Change, RouteSpec, Stack } from '../kernel/kernel'
@@ -107,5 +107,23 @@ export function refuseConflicts(addresses: string[], present: { address: string;
     }
   }
 }
+
+/** Refuses a route by a gateway that is on none of the endpoint's subnets: the kernel would not know the way to it. */
+export function refuseGateways(addresses: string[], routes: JoinOptions['routes']): void {
+  const near = [
+    ...addresses,
+    ...routes.filter(({ gateway }) => !gateway).map(({ destination }) => destination),
+  ]
+  for (const { destination, gateway } of routes)
+    if (gateway && !isLinkLocal(gateway) && !near.some(each => contains(parseCidr(each), parseIp(gateway))))
+      throw new CnmError(
+        'ERR_GATEWAY_UNREACHABLE',
+        `route to ${destination}: gateway ${gateway} is on no subnet of the endpoint (${addresses.join(', ') || 'it has none'})`,
+        { destination, gateway, addresses },
+      )
+}
+
+const isLinkLocal = (address: string): boolean =>
+  familyOf(address) === 6 && contains(parseCidr('fe80::/10'), parseIp(address))
 
 export const bare = (addresses: string[]): string[] => addresses.map(addressOf)

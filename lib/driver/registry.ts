@@ -1,4 +1,4 @@
-import { nearest } from '../base/parse'
+import { nearest, printable } from '../base/parse'
 import { CnmError } from '../base/errors'
 
 /** Things with a name that are looked up by it: network drivers, IPAM drivers. */
@@ -42,7 +42,7 @@ export class Registry<T extends { readonly name: string }> {
     const near = nearest(name, this.#entries.keys())
     throw new CnmError(
       'ERR_DRIVER_NOT_FOUND',
-      `${this.#what} "${name}" is not registered${near ? `; did you mean "${near}"?` : ''} (there are: ${this.names().join(', ')})`,
+      `${this.#what} "${printable(name)}" is not registered${near ? `; did you mean "${near}"?` : ''} (there are: ${this.names().join(', ')})`,
       { name, known: this.names() },
     )
   }

@@ -1,0 +1,517 @@
+/** Bad input changes nothing, and says which field, which value, why, and what would be right. */
+import { Controller, type ErrorCode } from 'libcnm'
+import { MockKernel, type MockKernelOptions } from 'libcnm/testing'
+import { fresh, joined, later, networkOf, RUN, refusal, sandboxOf, state } from './scene'
+
+async function scene(kernel: MockKernelOptions = {}) {
+  const { kernel: mock, controller } = await fresh({}, kernel)
+  const network = await networkOf(controller, 'web', 1, { ipv6: true })
+  const sandbox = await sandboxOf(controller, 'c1')
+  const endpoint = await joined(network, sandbox)
+  const spare = await network.createEndpoint({ name: 'spare' })
+  return { kernel: mock, controller, network, sandbox, endpoint, spare }
+}
+type Scene = Awaited<ReturnType<typeof scene>>
+type Row = [what: string, act: (scene: Scene) => unknown, code: ErrorCode, ...message: RegExp[]]
+
+/** As a caller without types would hand it in. */
+const any = (value: unknown) => value as never
+const pollution = JSON.parse('{"name":"x","__proto__":{"polluted":true}}') as object
+
+const net = (config: object) => (s: Scene) => s.controller.createNetwork(any({ name: 'new', ...config }))
+const subnet = (config: object) => net({ ipam: { config: [config] } })
+const end = (config: object) => (s: Scene) => s.network.createEndpoint(any({ name: 'new', ...config }))
+const box = (config: object) => (s: Scene) =>
+  s.controller.createSandbox(any({ containerId: 'new', ...config }))
+const join = (config: unknown) => (s: Scene) => s.spare.join(s.sandbox, any(config))
+
+const OPTIONS: Row[] = [
+  ['not an object', s => s.controller.createNetwork(any(7)), 'ERR_INVALID_OPTION', /options: .*object/],
+  ['nothing', s => s.controller.createNetwork(any(undefined)), 'ERR_INVALID_OPTION', /options/],
+  [
+    'unknown option',
+    net({ intrenal: true }),
+    'ERR_INVALID_OPTION',
+    /options\.intrenal is not an option; did you mean internal\?/,
+  ],
+  [
+    'unknown option with no near name',
+    net({ zzzzzzzz: 1 }),
+    'ERR_INVALID_OPTION',
+    /options\.zzzzzzzz.*known: .*ipam/,
+  ],
+  [
+    'unknown option in depth',
+    subnet({ subnt: '10.2.0.0/24' }),
+    'ERR_INVALID_OPTION',
+    /options\.ipam\.config\.0\.subnt.*did you mean subnet/,
+  ],
+  [
+    'unknown option of a driver',
+    net({ options: { mtuu: 1 } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.mtuu.*did you mean mtu/,
+  ],
+  ['unknown option of an endpoint', end({ alias: [] }), 'ERR_INVALID_OPTION', /did you mean aliases/],
+  [
+    'unknown driver option of an endpoint',
+    end({ options: { x: 1 } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.x/,
+  ],
+  ['unknown option of a sandbox', box({ hostnam: 'x' }), 'ERR_INVALID_OPTION', /did you mean hostname/],
+  ['unknown option of a join', join({ prioritty: 1 }), 'ERR_INVALID_OPTION', /did you mean priority/],
+  [
+    'wrong type',
+    net({ internal: 'yes' }),
+    'ERR_INVALID_OPTION',
+    /options\.internal: .*boolean.*\(got "yes"\)/,
+  ],
+  [
+    'bad driver option',
+    net({ options: { mtu: 'big' } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.mtu.*"big"/,
+  ],
+  ['MTU too small', net({ options: { mtu: 67 } }), 'ERR_INVALID_OPTION', /mtu.*>=68.*67/],
+  [
+    'bad flag in a label',
+    net({ options: { 'com.docker.network.bridge.enable_icc': 'maybe' } }),
+    'ERR_INVALID_OPTION',
+    /icc.*must be true or false.*"maybe"/,
+  ],
+  [
+    'not a mode',
+    box({ mode: 'bridge' }),
+    'ERR_INVALID_OPTION',
+    /options\.mode: must be own, host, deferred or container:ID \(got "bridge"\)/,
+  ],
+  [
+    'join of something else',
+    s => s.spare.join(any({})),
+    'ERR_INVALID_OPTION',
+    /sandbox: must be one that createSandbox made/,
+  ],
+  ['join of nothing', s => s.spare.join(any(undefined)), 'ERR_INVALID_OPTION', /sandbox/],
+  ['priority out of range', join({ priority: 2 ** 40 }), 'ERR_INVALID_OPTION', /options\.priority/],
+  [
+    'interface name too long',
+    join({ interfaceName: 'a'.repeat(16) }),
+    'ERR_INVALID_OPTION',
+    /options\.interfaceName.*1 to 15.*a{16}/,
+  ],
+  [
+    'interface name with a slash',
+    join({ interfaceName: '../eth0' }),
+    'ERR_INVALID_OPTION',
+    /options\.interfaceName/,
+  ],
+  [
+    'bridge name too long',
+    net({ options: { name: 'a'.repeat(16) } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.name/,
+  ],
+  [
+    'sysctl of another interface',
+    join({ sysctls: { 'net.ipv4.ip_forward': '1' } }),
+    'ERR_INVALID_OPTION',
+    /options\.sysctls\.net.* must be net\.X\.Y\.IFNAME\.Z/,
+  ],
+  [
+    'limit below what makes sense',
+    s => s.endpoint.setBandwidth({ egress: 1 }),
+    'ERR_INVALID_OPTION',
+    /bandwidth\.egress.*1000.*1/,
+  ],
+]
+
+const NAMES: Row[] = [
+  ['empty', net({ name: '' }), 'ERR_INVALID_OPTION', /options\.name: must not be empty/],
+  ['blank', net({ name: ' \t ' }), 'ERR_INVALID_OPTION', /options\.name/],
+  [
+    'control characters',
+    net({ name: 'a\u001b[31mb' }),
+    'ERR_INVALID_OPTION',
+    /options\.name: must not contain control characters/,
+    /^[^\u0000-\u001f]*$/,
+  ],
+  [
+    'line feed',
+    end({ name: 'a\nb' }),
+    'ERR_INVALID_OPTION',
+    /must not contain control characters/,
+    /^[^\n]*$/,
+  ],
+  ['slash', net({ name: 'a/b' }), 'ERR_INVALID_OPTION', /must not contain "\/"/],
+  ['over-long network', net({ name: 'n'.repeat(256) }), 'ERR_INVALID_OPTION', /options\.name: .*255/],
+  ['over-long endpoint', end({ name: 'n'.repeat(256) }), 'ERR_INVALID_OPTION', /255/],
+  [
+    'over-long container',
+    box({ containerId: 'n'.repeat(256) }),
+    'ERR_INVALID_OPTION',
+    /options\.containerId/,
+  ],
+  [
+    'container id that climbs',
+    box({ containerId: '../x' }),
+    'ERR_INVALID_OPTION',
+    /options\.containerId: must start with a letter/,
+  ],
+  ['host name', box({ hostname: 'a b' }), 'ERR_INVALID_OPTION', /options\.hostname: must be labels/],
+  ['alias', end({ aliases: ['ok', 'not ok'] }), 'ERR_INVALID_OPTION', /options\.aliases\.1.*"not ok"/],
+  [
+    'extra host',
+    box({ extraHosts: ['nocolon'] }),
+    'ERR_INVALID_OPTION',
+    /options\.extraHosts\.0: must be NAME:ADDRESS/,
+  ],
+  ['duplicate network', net({ name: 'web' }), 'ERR_NETWORK_EXISTS', /name web already exists/],
+  ['duplicate endpoint', end({ name: 'c1' }), 'ERR_ENDPOINT_EXISTS', /c1 already exists in network web/],
+  ['duplicate sandbox', box({ containerId: 'c1' }), 'ERR_SANDBOX_EXISTS', /c1 is already present/],
+  [
+    'id that is none',
+    net({ id: 'abc' }),
+    'ERR_INVALID_OPTION',
+    /options\.id: must be 64 hexadecimal digits \(got "abc"\)/,
+  ],
+  [
+    'unknown driver',
+    net({ driver: 'bridg' }),
+    'ERR_DRIVER_NOT_FOUND',
+    /"bridg" is not registered; did you mean "bridge"\? \(there are: bridge, host, null\)/,
+  ],
+  [
+    'unknown IPAM driver',
+    net({ ipam: { driver: 'defualt' } }),
+    'ERR_DRIVER_NOT_FOUND',
+    /did you mean "default"/,
+  ],
+  ['unknown configuration', net({ configFrom: 'nobody' }), 'ERR_NETWORK_NOT_FOUND', /"nobody"/],
+]
+
+const ADDRESSES: Row[] = [
+  [
+    'no CIDR',
+    subnet({ subnet: '10.2.0.0' }),
+    'ERR_INVALID_OPTION',
+    /options\.ipam\.config\.0\.subnet: "10\.2\.0\.0" is not of the form ADDRESS\/LENGTH/,
+  ],
+  ['prefix too long', subnet({ subnet: '10.2.0.0/33' }), 'ERR_INVALID_OPTION', /10\.2\.0\.0\/33/],
+  ['octal', subnet({ subnet: '010.2.0.0/24' }), 'ERR_INVALID_OPTION', /subnet/],
+  [
+    'host bits',
+    subnet({ subnet: '10.2.0.7/24' }),
+    'ERR_INVALID_OPTION',
+    /10\.2\.0\.7\/24 has host bits set; it should be 10\.2\.0\.0\/24/,
+  ],
+  ['host bits, IPv6', subnet({ subnet: 'fd00:2::1/64' }), 'ERR_INVALID_OPTION', /it should be fd00:2::\/64/],
+  [
+    'gateway outside',
+    subnet({ subnet: '10.2.0.0/24', gateway: '10.3.0.1' }),
+    'ERR_ADDRESS_OUT_OF_RANGE',
+    /10\.3\.0\.1/,
+    /10\.2\.0\.0\/24/,
+  ],
+  [
+    'gateway of the other family',
+    subnet({ subnet: '10.2.0.0/24', gateway: 'fd00::1' }),
+    'ERR_INVALID_ADDRESS',
+    /fd00::1/,
+  ],
+  [
+    'range outside',
+    subnet({ subnet: '10.2.0.0/24', ipRange: '10.3.0.0/25' }),
+    'ERR_POOL_INVALID',
+    /10\.3\.0\.0\/25/,
+  ],
+  [
+    'overlap with a network',
+    subnet({ subnet: '10.1.0.128/25' }),
+    'ERR_POOL_OVERLAP',
+    /10\.1\.0\.128\/25/,
+    /10\.1\.0\.0\/24/,
+  ],
+  [
+    'overlap with itself',
+    net({ ipam: { config: [{ subnet: '10.2.0.0/24' }, { subnet: '10.2.0.0/25' }] } }),
+    'ERR_POOL_OVERLAP',
+    /10\.2\.0\.0/,
+  ],
+  [
+    'overlap with a route of the host',
+    subnet({ subnet: '192.0.2.0/25' }),
+    'ERR_HOST_ROUTE_CONFLICT',
+    /192\.0\.2\.0\/25/,
+    /eth0/,
+  ],
+  [
+    'two subnets of a family',
+    net({ ipam: { config: [{ subnet: '10.2.0.0/24' }, { subnet: '10.3.0.0/24' }] } }),
+    'ERR_INVALID_CONFIG',
+    /one IPv4 subnet, not 2 \(10\.2\.0\.0\/24, 10\.3\.0\.0\/24\)/,
+  ],
+  ['no family', net({ ipv4: false }), 'ERR_INVALID_CONFIG', /IPv4 or IPv6 must be enabled/],
+  ['everything', subnet({ subnet: '0.0.0.0/0' }), 'ERR_POOL_INVALID', /large enough for a \/0/],
+  [
+    'isolated, not internal',
+    net({ options: { gatewayModeIpv4: 'isolated' } }),
+    'ERR_INVALID_CONFIG',
+    /internal networks only/,
+  ],
+  [
+    'address that is none',
+    end({ ipv4: '10.1.0.300' }),
+    'ERR_INVALID_OPTION',
+    /options\.ipv4.*"10\.1\.0\.300" is not an IP address/,
+  ],
+  ['address of the other family', end({ ipv4: 'fd00:1::9' }), 'ERR_INVALID_OPTION', /is not an IPv4 address/],
+  [
+    'address outside',
+    end({ ipv4: '10.9.0.1' }),
+    'ERR_ADDRESS_OUT_OF_RANGE',
+    /no subnet of network web contains 10\.9\.0\.1 \(there are: 10\.1\.0\.0\/24\)/,
+  ],
+  ['address in use', end({ ipv4: '10.1.0.2' }), 'ERR_ADDRESS_IN_USE', /10\.1\.0\.2/],
+  [
+    'network address',
+    end({ ipv4: '10.1.0.0' }),
+    'ERR_ADDRESS_IN_USE',
+    /10\.1\.0\.0 .*held by the pool itself/,
+  ],
+  [
+    'link-local that is none',
+    end({ linkLocal: ['10.1.0.9'] }),
+    'ERR_INVALID_ADDRESS',
+    /10\.1\.0\.9 is not a link-local address \(169\.254/,
+  ],
+  [
+    'MAC that is none',
+    end({ mac: '02:00' }),
+    'ERR_INVALID_OPTION',
+    /options\.mac: must be six hexadecimal octets/,
+  ],
+  ['multicast MAC', end({ mac: '01:00:00:00:00:01' }), 'ERR_INVALID_OPTION', /unicast/],
+  [
+    'port out of range',
+    end({ ports: ['70000:80'] }),
+    'ERR_INVALID_PORT',
+    /hostPort 70000 is out of range; a port is 1-65535/,
+  ],
+  [
+    'port range of another length',
+    end({ ports: ['8000-8010:80-81'] }),
+    'ERR_INVALID_PORT',
+    /11 host ports for 2 container ports/,
+  ],
+  [
+    'protocol',
+    end({ ports: ['8080:80/icmp'] }),
+    'ERR_INVALID_PORT',
+    /\"icmp\" is unknown; use tcp, udp, sctp/,
+  ],
+  ['exposed port', end({ exposed: ['http'] }), 'ERR_INVALID_PORT', /http/],
+]
+
+const USE: Row[] = [
+  ['joined twice', s => s.endpoint.join(s.sandbox), 'ERR_ENDPOINT_JOINED', /already in sandbox/],
+  ['leave of one not joined', s => s.spare.leave(), 'ERR_ENDPOINT_NOT_JOINED', /spare is in no sandbox/],
+  ['delete of a network in use', s => s.network.delete(), 'ERR_NETWORK_IN_USE', /"c1".*"spare"/],
+  ['delete of an endpoint in use', s => s.endpoint.delete(), 'ERR_ENDPOINT_IN_USE', /c1/],
+  ['interface name taken', join({ interfaceName: 'eth0' }), 'ERR_LINK_EXISTS', /eth0 already/],
+  ['subnet there already', join({}), 'ERR_ROUTE_CONFLICT', /10\.1\.0\.3\/24.*10\.1\.0\.2\/24/],
+  [
+    'bridge name of a device',
+    net({ options: { name: 'eth0' } }),
+    'ERR_LINK_CONFLICT',
+    /eth0 is not a bridge/,
+  ],
+  [
+    'bridge of another network',
+    s => net({ options: { name: s.network.link } })(s),
+    'ERR_LINK_CONFLICT',
+    /belongs to network web/,
+  ],
+  [
+    'gateway of a route that is no neighbour',
+    s => unreachable(s),
+    'ERR_GATEWAY_UNREACHABLE',
+    /172\.16\.0\.1/,
+  ],
+]
+
+async function unreachable(s: Scene) {
+  const lone = s.controller.network('lone')
+  await lone
+    .endpoint('c1')
+    .join(s.sandbox, { routes: [{ destination: '172.30.0.0/16', gateway: '172.16.0.1' }] })
+}
+
+const HOSTILE: Row[] = [
+  [
+    '__proto__ among options',
+    s => s.controller.createNetwork(any(pollution)),
+    'ERR_INVALID_OPTION',
+    /__proto__/,
+  ],
+  [
+    '__proto__ among driver options',
+    s => net({ options: JSON.parse('{"__proto__":{"polluted":true}}') })(s),
+    'ERR_INVALID_OPTION',
+    /__proto__/,
+  ],
+  [
+    'constructor among driver options',
+    net({ options: { constructor: 1 } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.constructor/,
+  ],
+  [
+    'toString among endpoint options',
+    end({ options: { toString: 1 } }),
+    'ERR_INVALID_OPTION',
+    /options\.options\.toString/,
+  ],
+  ['huge name', net({ name: 'x'.repeat(10_000_000) }), 'ERR_INVALID_OPTION', /^.{0,500}$/s],
+  ['huge unknown key', net({ ['k'.repeat(1_000_000)]: 1 }), 'ERR_INVALID_OPTION', /^.{0,800}$/s],
+  ['odd unknown key', net({ 'a\u001b[31m\n': 1 }), 'ERR_INVALID_OPTION', /^[^\u0000-\u001f]*$/],
+  [
+    'huge driver',
+    net({ driver: 'd'.repeat(1_000_000) }),
+    'ERR_INVALID_OPTION',
+    /options\.driver/,
+    /^.{0,500}$/s,
+  ],
+  ['huge address', end({ ipv4: '1'.repeat(1_000_000) }), 'ERR_INVALID_OPTION', /^.{0,500}$/s],
+  ['huge port', end({ ports: ['1'.repeat(1_000_000)] }), 'ERR_INVALID_PORT', /^.{0,2100}$/s],
+  ['huge look-up', s => s.controller.network('n'.repeat(1_000_000)), 'ERR_NETWORK_NOT_FOUND', /^.{0,500}$/s],
+  ['driver with control characters', net({ driver: 'a\nb' }), 'ERR_INVALID_OPTION', /^[^\n]*$/],
+  [
+    'thousands of subnets',
+    net({ ipam: { config: Array.from({ length: 5_000 }, () => ({})) } }),
+    'ERR_INVALID_OPTION',
+    /options\.ipam\.config/,
+  ],
+  [
+    'thousands of ports',
+    end({ ports: Array.from({ length: 100_000 }, () => '80') }),
+    'ERR_INVALID_OPTION',
+    /options\.ports/,
+  ],
+]
+
+describe.each<[string, Row[]]>([
+  ['options', OPTIONS],
+  ['names', NAMES],
+  ['addresses', ADDRESSES],
+  ['use', USE],
+  ['hostile', HOSTILE],
+])('%s', (_, rows) => {
+  test.each(rows)('%s', async (_what, act, code, ...messages) => {
+    const all = await scene()
+    const lone = await networkOf(all.controller, 'lone', 77)
+    await lone.createEndpoint({ name: 'c1' })
+    await all.kernel.settle()
+    const before = state(all.kernel, all.controller)
+    const told: unknown[] = []
+    all.controller.on('*', event => told.push(event))
+    const error = await (async () => act(all))().then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    )
+    expect(error).toEqual(refusal(code, messages[0]))
+    for (const message of messages) expect((error as Error).message).toMatch(message)
+    await all.kernel.settle()
+    expect(state(all.kernel, all.controller)).toEqual(before)
+    expect(told).toEqual([])
+    expect(Object.prototype).not.toHaveProperty('polluted')
+    expect(JSON.parse(JSON.stringify(error))).toMatchObject({
+      code,
+      kind: expect.any(String),
+      next: expect.any(String),
+    })
+  })
+})
+
+test('labels that only look dangerous are labels', async () => {
+  const { controller } = await fresh()
+  const network = await controller.createNetwork({ name: 'x', labels: { constructor: '1', toString: '2' } })
+  expect(Object.entries(network.labels).sort()).toEqual([
+    ['constructor', '1'],
+    ['toString', '2'],
+  ])
+  expect(controller.networks({ label: 'constructor=1' })).toEqual([network])
+})
+
+describe('a machine that cannot', () => {
+  test('without privilege: it says which', async () => {
+    const kernel = new MockKernel({ privileged: false })
+    const controller = await Controller.open({ kernel, runDir: RUN })
+    later(() => controller.close())
+    const before = state(kernel, controller)
+    for (const act of [
+      () => controller.createNetwork({ name: 'web' }),
+      () => controller.createSandbox({ containerId: 'c1', files: false }),
+    ]) {
+      const error = await act().catch((thrown: unknown) => thrown)
+      expect(error).toEqual(refusal('ERR_PRIVILEGE', /CAP_NET_ADMIN/))
+      expect(error).toMatchObject({ kind: 'denied', next: expect.stringContaining('CAP_NET_ADMIN') })
+    }
+    expect(state(kernel, controller)).toEqual(before)
+  })
+
+  test.each([
+    ['bridge', /bridge/],
+    ['veth', /veth/],
+  ])('without %s: it says so', async (kind, message) => {
+    const { kernel, controller } = await fresh({}, { lacks: [kind] })
+    const before = state(kernel, controller)
+    const make = async () => {
+      const network = await networkOf(controller, 'web', 1)
+      const sandbox = await sandboxOf(controller, 'c1')
+      const endpoint = await network.createEndpoint({ name: 'c1' })
+      const unjoined = state(kernel, controller)
+      await endpoint.join(sandbox).catch((error: unknown) => {
+        expect(state(kernel, controller)).toEqual(unjoined)
+        throw error
+      })
+    }
+    await expect(make()).rejects.toEqual(refusal('ERR_UNSUPPORTED', message))
+    if (kind === 'bridge') expect(state(kernel, controller)).toEqual(before)
+  })
+
+  test('without IPv6: a network that wants it is told so', async () => {
+    const { kernel, controller } = await fresh({}, { lacks: ['ipv6'] })
+    const before = state(kernel, controller)
+    await expect(networkOf(controller, 'web', 1, { ipv6: true })).rejects.toEqual(
+      refusal('ERR_UNSUPPORTED', /no IPv6.*ipv6: false/),
+    )
+    expect(state(kernel, controller)).toEqual(before)
+  })
+})
+
+describe('opening', () => {
+  test.each<[string, object, RegExp]>([
+    ['unknown option', { datadir: '/x' }, /options\.datadir.*did you mean dataDir/],
+    ['relative path', { dataDir: 'state' }, /options\.dataDir: must be an absolute path \(got "state"\)/],
+    ['firewall', { firewall: 'pf' }, /options\.firewall/],
+    ['name', { name: 'My Net' }, /options\.name: must be 1-31 lower case/],
+    ['driver that is none', { drivers: [{ name: 'x' }] }, /must have a method createNetwork/],
+    ['address pool', { addressPools: [{ base: '10.0.0.0', size: 24 }] }, /options\.addressPools\.0\.base/],
+  ])('%s', async (_, options, message) => {
+    const kernel = new MockKernel()
+    await expect(Controller.open({ kernel, ...options } as never)).rejects.toEqual(
+      refusal('ERR_INVALID_OPTION', message),
+    )
+    expect(kernel.openStacks()).toEqual([])
+    expect(kernel.journal).toEqual([])
+  })
+
+  test('a host that is not there', async () => {
+    const kernel = new MockKernel()
+    await expect(Controller.open({ kernel, host: '/run/netns/nobody' })).rejects.toEqual(
+      refusal('ERR_NETNS_NOT_FOUND', /\/run\/netns\/nobody/),
+    )
+    expect(kernel.openStacks()).toEqual([])
+  })
+})
