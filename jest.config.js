@@ -3,7 +3,7 @@ const common = {
   rootDir: __dirname,
   testEnvironment: 'node',
   transform: { '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2022', parser: { syntax: 'typescript' } }, module: { type: 'commonjs' } }] },
-  moduleNameMapper: { '^libcnm$': '<rootDir>/lib/index.ts', '^libcnm/testing$': '<rootDir>/lib/testing/index.ts' },
+  moduleNameMapper: { '^libcnm$': '<rootDir>/lib/index.ts', '^libcnm/api$': '<rootDir>/lib/api/index.ts', '^libcnm/testing$': '<rootDir>/lib/testing/index.ts' },
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/native/build/'],
 }
 const lane = (displayName, ...globs) => ({ ...common, displayName, testMatch: globs.map(g => `<rootDir>/${g}`) })

@@ -1,0 +1,33 @@
+/**
+ * node dist/examples/runtime/main.js --socket PATH --directory DIR [--host NETNS]
+ * Then: DOCKER_HOST=unix://PATH docker run --rm busybox ip address
+ */
+import { resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { isCnmError } from 'libcnm'
+import { openRuntime } from './runtime'
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      socket: { type: 'string', default: '/run/libcnm-runtime.sock' },
+      directory: { type: 'string', default: '/var/lib/libcnm-runtime' },
+      host: { type: 'string' },
+    },
+  })
+  const socket = resolve(values.socket)
+  const runtime = await openRuntime({
+    socket,
+    directory: resolve(values.directory),
+    host: values.host,
+    log: console,
+  })
+  console.log(`DOCKER_HOST=unix://${socket}`)
+  const stop = () => void runtime.close().then(() => process.exit())
+  process.once('SIGINT', stop).once('SIGTERM', stop)
+}
+
+main().catch((error: unknown) => {
+  console.error(isCnmError(error) ? `${error.code}: ${error.message}\n${error.next}` : error)
+  process.exitCode = 1
+})
