@@ -32,8 +32,8 @@ export const SETS: { name: string; kind: 'set' | 'map'; type: string; interval?:
   ...FAMILIES.flatMap(f => {
     const ip = ADDR[f]
     return [
-      { name: `guarded${f}`, kind: 'set' as const, type: ip },
-      { name: `reach${f}`, kind: 'set' as const, type: `${ip} . ifname` },
+      { name: `guarded${f}`, kind: 'set' as const, type: ip, interval: true },
+      { name: `reach${f}`, kind: 'set' as const, type: `${ip} . ifname`, interval: true },
       { name: `self${f}`, kind: 'set' as const, type: `${ip} . ${ip}` },
       { name: `source${f}`, kind: 'map' as const, type: `ifname : ${ip}` },
       { name: `ports${f}`, kind: 'map' as const, type: `inet_proto . inet_service : ${ip} . inet_service` },
@@ -97,7 +97,9 @@ const CHAINS: { name: string; hook?: string; rules: string[] }[] = [
     rules: [
       'ct state established,related accept',
       'iifname @links ip daddr 127.0.0.0/8 drop',
-      ...each((f, daddr) => `${daddr} @guarded${f} ${daddr} . iifname != @reach${f} drop`),
+      ...each(
+        (f, daddr) => `${daddr} @guarded${f} ${daddr} . iifname != @reach${f} fib daddr type != local drop`,
+      ),
     ],
   },
   {
@@ -214,6 +216,13 @@ export const nftRenderer: Renderer = {
               : 'drop'
       items.push({ set: 'toward', key: `${PROTO[f]} . ${link}`, value: verdict })
       if (!family || (mode !== 'nat' && mode !== 'nat-unprotected')) continue
+      // By subnet, not by endpoint: so an endpoint that publishes nothing costs no transaction.
+      if (mode === 'nat')
+        for (const subnet of family.subnets.map(text => checkedCidr(text, f))) {
+          items.push({ set: `guarded${f}`, key: subnet })
+          for (const inward of [network.link, ...network.trustedLinks])
+            items.push({ set: `reach${f}`, key: `${subnet} . ${quoted(inward)}` })
+        }
       if (family.masquerade === true) items.push({ set: 'masqueraded', key: `${PROTO[f]} . ${link}` })
       else if (family.masquerade !== false)
         items.push({ set: `source${f}`, key: link, value: checkedIp(family.masquerade, f) })
@@ -221,22 +230,10 @@ export const nftRenderer: Renderer = {
     return items
   },
 
-  endpoint(endpoint: FirewallEndpoint, network: FirewallNetwork): Item[] {
-    if (network.internal) return [] // nothing comes in at all
-    const links = [network.link, ...network.trustedLinks].map(quoted)
-    return endpoint.addresses.flatMap(address => {
-      const f = familyOf(address)
-      const mode = network.families.find(family => family.family === f)?.mode
-      const key = checkedIp(address, f)
-      const self = { set: `self${f}`, key: `${key} . ${key}` }
-      if (mode === 'nat-unprotected') return [self]
-      if (mode !== 'nat') return []
-      return [
-        self,
-        { set: `guarded${f}`, key },
-        ...links.map(link => ({ set: `reach${f}`, key: `${key} . ${link}` })),
-      ]
-    })
+  /** Checked, but nothing: the network guards its whole subnets. */
+  endpoint(endpoint: FirewallEndpoint): Item[] {
+    for (const address of endpoint.addresses) checkedIp(address, familyOf(address))
+    return []
   },
 
   mapping(mapping: Mapping, network: FirewallNetwork): Item[] {
@@ -263,6 +260,7 @@ export const nftRenderer: Renderer = {
         items.push({ set: `allowed${f}${suffix}`, key: `${ports} . ${cidr}` })
     }
     if (mode === 'routed') return items
+    items.push({ set: `self${f}`, key: `${container} . ${container}` })
     if (size >= INTERVAL_FROM && mapping.hostPort === mapping.containerPort)
       items.push({ set: `ranges${f}${suffix}`, key: ports, value: container })
     else

@@ -91,6 +91,7 @@ describe('a plan', () => {
     expect(texts(play(model, { removeMappings: [second] }).removed)).toEqual([
       'open4 10.1.0.2 . 6 . 80',
       'ports4 6 . 8081 : 10.1.0.2 . 80',
+      'self4 10.1.0.2 . 10.1.0.2',
     ])
   })
 
