@@ -30,6 +30,8 @@ import { bridge } from '../drivers/bridge'
 import { host as hostDriver } from '../drivers/host'
 import { nullDriver } from '../drivers/null'
 import { NullIpamDriver } from '../drivers/ipam/null'
+import { loadDriver, loadIpamDriver } from '../drivers/remote'
+import { Plugins } from '../drivers/remote/client'
 
 export interface Assembled {
   context: Context
@@ -70,6 +72,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     undo.push('close the warm sandboxes', () => warm.close())
     if (settings.warmSandboxes) await warm.start()
 
+    const plugins = new Plugins(settings.pluginDirectories)
     const context: Context = {
       name: settings.name,
       settings,
@@ -90,8 +93,8 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       names: openNames(),
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,
-      drivers: driversOf(settings),
-      ipam: ipamOf(settings),
+      drivers: driversOf(settings, plugins),
+      ipam: ipamOf(settings, plugins),
       mustBeOpen() {
         if (this.closing) throw new CnmError('ERR_CLOSED', `controller ${settings.name} is closed`)
       },
@@ -163,16 +166,19 @@ async function chooseFirewall(
   return firewall
 }
 
-function driversOf(settings: ControllerOptions): Registry<Driver> {
-  const drivers = new Registry<Driver>('network driver')
+function driversOf(settings: ControllerOptions, plugins: Plugins): Registry<Driver> {
+  const drivers = new Registry<Driver>(
+    'network driver',
+    name => loadDriver(plugins, name) as Promise<Driver | undefined>,
+  )
   for (const driver of [bridge({ mtu: settings.mtu }), hostDriver(), nullDriver()])
     drivers.register(driver as Driver, true)
   for (const driver of settings.drivers) drivers.register(driver)
   return drivers
 }
 
-function ipamOf(settings: ControllerOptions): Registry<IpamDriver> {
-  const registry = new Registry<IpamDriver>('IPAM driver')
+function ipamOf(settings: ControllerOptions, plugins: Plugins): Registry<IpamDriver> {
+  const registry = new Registry<IpamDriver>('IPAM driver', name => loadIpamDriver(plugins, name))
   const local = settings.addressPools
   registry.register(
     new DefaultIpamDriver({ localPools: local, hostId: settings.hostId ?? machineId() }),

@@ -162,7 +162,11 @@ export class Controller {
     const addressed = driver.capabilities.addresses !== false && !config.configOnly
     const driverOptions = config.configOnly
       ? {}
-      : parse(driver.options, fromLabels(config.options, driver.labels ?? {}), 'options.options')
+      : parse(
+          driver.options,
+          fromLabels(config.options, driver.labels ?? {}, driver.takesLabels),
+          'options.options',
+        )
     const spec: Omit<NetworkSpec, 'pools'> = {
       id: config.id ?? newId(),
       name: config.name,

@@ -249,7 +249,7 @@ export class Network {
 
   #endpointDriverOptions(config: EndpointOptions): Record<string, unknown> {
     const labels = { ...ENDPOINT_LABELS, ...this.#driver.endpointLabels }
-    const renamed = fromLabels(config.options, labels)
+    const renamed = fromLabels(config.options, labels, this.#driver.takesLabels)
     if (typeof renamed.macAddress === 'string') {
       config.mac ??= renamed.macAddress
       delete renamed.macAddress

@@ -1,4 +1,5 @@
 /** The option schemas of the public methods. Parsed once, there; inside, types are trusted. */
+import { PLUGIN_DIRECTORIES } from '../drivers/remote/discovery'
 import { z } from 'zod'
 import type { Logger } from './base/log'
 import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
@@ -287,6 +288,10 @@ export const ControllerOptions = z
     hostId: z.string().optional(),
     drivers: z.array(instance<Driver>('a driver')).default([]),
     ipamDrivers: z.array(instance<IpamDriver>('an IPAM driver')).default([]),
+    /** Where plugins of Docker's protocol are looked for by name, when a network asks for a driver that nobody registered. */
+    pluginDirectories: z
+      .array(z.string().startsWith('/', 'must be an absolute path'))
+      .default(PLUGIN_DIRECTORIES),
     kernel: instance<Kernel>('a kernel').optional(),
     log: instance<Logger>('a logger').optional(),
   })

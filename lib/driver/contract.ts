@@ -122,6 +122,8 @@ export interface Attachment {
     arrives: 'born' | 'moved'
     /** Link on the host: the one to move, or the other end of the pair. */
     source?: string
+    /** `moved`: the interface is called this and the lowest free number, unless the caller named it. */
+    prefix?: string
     mac?: string
     mtu?: number
   }
@@ -160,6 +162,8 @@ export interface Driver<O = unknown> {
   /** Of `createEndpoint({ options })`. */
   readonly endpointOptions?: z.ZodType<Record<string, unknown>>
   readonly endpointLabels?: Readonly<Record<string, string>>
+  /** Labels of others among the options reach it too, as they are (a plugin knows what we do not). Default: they are dropped. */
+  readonly takesLabels?: boolean
 
   /** Families for which the network wants no gateway address from IPAM. Default none. */
   skipsGateway?(network: Omit<NetworkSpec<O>, 'pools'>): Family[] | Promise<Family[]>

@@ -35,16 +35,17 @@ export const list = <T extends z.ZodType<unknown, string>>(item: T, separator = 
 
 /**
  * Renames Docker's labels to the option names they stand for. A dotted key that is nobody's option is a label of some
- * other program's: Docker ignores those, and so do we.
+ * other program's: Docker ignores those, and so do we, unless told to `keep` them.
  */
 export function fromLabels(
   given: Record<string, unknown>,
   labels: Readonly<Record<string, string>>,
+  keep = false,
 ): Record<string, unknown> {
   // By Object.fromEntries: a key such as `__proto__` becomes a property like any other, and is refused as unknown.
   return Object.fromEntries(
     Object.entries(given).flatMap(([key, value]) => {
-      const name = Object.hasOwn(labels, key) ? labels[key] : key.includes('.') ? undefined : key
+      const name = Object.hasOwn(labels, key) ? labels[key] : key.includes('.') && !keep ? undefined : key
       return name === undefined ? [] : [[name, value]]
     }),
   )
