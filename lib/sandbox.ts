@@ -21,6 +21,7 @@ import {
 } from './core/inside'
 import { markOf } from './core/mark'
 import { dnsNames, hostsEntries, nameRecord } from './core/names'
+import { gatewayChanges, NO_PROXY_6TO4, sandboxOptions } from './core/outside'
 import type { JoinRecord, SandboxRecord } from './core/records'
 import type { SandboxResolver, SandboxView } from './dns/contract'
 import type { Attachment } from './driver/contract'
@@ -235,12 +236,13 @@ export class Sandbox {
       netns: this.mode === 'host' ? undefined : stack,
       interfaceName: join.interfaceName,
       interfaceIndex: await this.#freeIndex(stack),
-      sandboxOptions: {},
+      sandboxOptions: driver.externalConnectivity ? sandboxOptions(endpoint.record.config) : {},
     })
     undo.push(`driver ${driver.name} leaves`, async () => {
       const plan = await driver.leave(network.forDriver, endpoint.spec, attachment)
       await applyLeniently(host, plan.changes ?? [])
     })
+    this.#rename(join, attachment)
     join.attachment = storable(attachment)
     if (!moving) join.published = await this.#reserve(endpoint, undo)
     await this.#saveJoin(endpoint, undo)
@@ -281,9 +283,49 @@ export class Sandbox {
     }
     this.#expect(attachment, undo)
     await this.shape(endpoint)
-    if (moving) return
-    await this.#open(endpoint, undo)
-    await this.#announce(endpoint, undo)
+    if (!moving) {
+      await this.#open(endpoint, undo)
+      await this.#announce(endpoint, undo)
+    }
+    const after = this.#elected
+    undo.push('the way out as before', () => this.#tellWayOut(after, before))
+    await this.#tellWayOut(before, after)
+  }
+
+  /** A driver elsewhere may say how its interfaces are called. */
+  #rename(join: JoinRecord, { interface: made }: Attachment): void {
+    if (!made?.prefix || join.options.interfaceName !== undefined) return
+    const others = [...this.#endpoints.values()].filter(({ record }) => record.join !== join)
+    join.interfaceName = lowestFree(made.prefix, new Set(others.map(other => other.interfaceName as string)))
+  }
+
+  /**
+   * Drivers elsewhere hear which endpoint is the way out. Their failures are reported and stop nothing. `leaving`: one
+   * that is no longer among the joined.
+   */
+  async #tellWayOut(
+    before: Partial<Record<Family, Candidate>>,
+    after: Partial<Record<Family, Candidate>>,
+    leaving: Endpoint[] = [],
+  ): Promise<void> {
+    for (const { endpointId, families } of gatewayChanges(before, after)) {
+      const endpoint = this.#endpoints.get(endpointId) ?? leaving.find(({ id }) => id === endpointId)
+      const driver = endpoint?.network.implementation
+      if (!endpoint || !driver?.externalConnectivity) continue
+      const divided = families.includes(4) && after[6] !== undefined && after[6].endpointId !== endpointId
+      const options = {
+        ...sandboxOptions(endpoint.record.config),
+        ...(divided && { [NO_PROXY_6TO4]: true }),
+      }
+      await driver
+        .externalConnectivity(endpoint.network.forDriver, endpoint.spec, families, options)
+        .catch((error: unknown) =>
+          this.#context.log.warn(`driver ${driver.name} was told of the way out and failed`, {
+            error,
+            endpoint: endpointId,
+          }),
+        )
+    }
   }
 
   /** A namespace that others had their hands in may have routes of its own: none may cover, or lie in, the endpoint's subnets. */
@@ -300,8 +342,8 @@ export class Sandbox {
   }
 
   /** From now on its absence is drift. */
-  #expect({ interface: { source } = {} as never }: Attachment, undo?: Undo): void {
-    if (!source) return
+  #expect({ interface: { source, arrives } = {} as never }: Attachment, undo?: Undo): void {
+    if (!source || arrives === 'moved') return // one that was moved in is no longer on the host
     undo?.push('expect the link no more', () => this.#context.wantedLinks.delete(source))
     this.#context.wantedLinks.add(source)
   }
@@ -731,6 +773,7 @@ export class Sandbox {
   /** @internal Endpoint.leave, under the locks of both. */
   async detach(endpoint: Endpoint): Promise<void> {
     const join = endpoint.record.join as JoinRecord
+    const elected = this.#elected
     await atomically(async undo => {
       const { attachment } = join
       undo.push('joined again', () => {
@@ -762,7 +805,7 @@ export class Sandbox {
         await applyTolerating(stack, changes)
       }
     })
-    await this.#afterDetach(endpoint, join)
+    await this.#afterDetach(endpoint, join, elected)
   }
 
   async #close(endpoint: Endpoint, join: JoinRecord, undo: Undo): Promise<void> {
@@ -790,11 +833,16 @@ export class Sandbox {
   }
 
   /** What follows a leave that can no longer fail: it only goes forward, and what goes wrong is reported. */
-  async #afterDetach(endpoint: Endpoint, join: JoinRecord): Promise<void> {
+  async #afterDetach(
+    endpoint: Endpoint,
+    join: JoinRecord,
+    elected: Partial<Record<Family, Candidate>>,
+  ): Promise<void> {
     const { publisher, names, log } = this.#context
     await publisher.release(join.published)
     names.removeEndpoint(endpoint.network.id, endpoint.id)
     this.#forgetEntries(endpoint)
+    await this.#tellWayOut(elected, this.#elected, [endpoint])
     try {
       await this.#driverLeaves(endpoint, join)
       await this.#refreshNames()
@@ -1148,9 +1196,9 @@ export class Sandbox {
       join: endpoint.record.join as JoinRecord,
     }))
     const owns = this.key !== undefined && this.mode !== 'host' && !this.mode.startsWith('container:')
+    const elected = this.#elected
     // What can fail comes first and can be undone: the firewall, then unbinding the namespace.
     await atomically(async undo => {
-      const elected = this.#elected
       undo.push('joined again', () => {
         for (const { endpoint, join } of joined) {
           endpoint.record.join = join
@@ -1171,6 +1219,11 @@ export class Sandbox {
       await this.#filter({ removeEndpoints: guarded }, undo)
       if (owns) await kernel.remove(this.key as string)
     })
+    await this.#tellWayOut(
+      elected,
+      {},
+      joined.map(({ endpoint }) => endpoint),
+    )
     for (const { endpoint, join } of joined) {
       endpoint.record.join = undefined
       await publisher.release(join.published)
