@@ -11,6 +11,8 @@ const lane = (displayName, ...globs) => ({ ...common, displayName, testMatch: gl
 module.exports = {
   testTimeout: 60_000,
   maxWorkers: 2,
+  // A worker is replaced after each file: every one starts with a fresh process, as programs do.
+  workerIdleMemoryLimit: 1,
   projects: [
     lane('unit', 'test/unit/**/*.test.ts', 'test/contract/**/*.test.ts', 'test/flow/**/*.test.ts'),
     lane('examples', 'examples/**/*.test.ts'),

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { CnmError } from './base/errors'
 import { newId } from './base/ids'
-import { parse, printable } from './base/parse'
+import { ip, parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { assemble, type Assembled, checkDriver } from './assembly'
 import { allocatePools, wantsFamily } from './core/addresses'
@@ -17,7 +17,8 @@ import { customRecords } from './core/names'
 import { createPredefined } from './core/predefined'
 import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
-import { resolveIp, resolveName } from './dns/resolver'
+import type { HostListener } from './dns/contract'
+import { openHostListener, resolveIp, resolveName } from './dns/resolver'
 import type { Driver, DriverNetwork, NetworkSpec } from './driver/contract'
 import { fromLabels } from './driver/options'
 import type { IpamDriver } from './ipam/contract'
@@ -42,6 +43,7 @@ export class Controller {
   readonly #sandboxes = new Map<string, Sandbox>()
   readonly #sandboxesByContainer = new Map<string, Sandbox>()
   readonly #drift: DriftWatch
+  readonly #listeners = new Set<HostListener>()
   #closing: Promise<void> | undefined
 
   private constructor({ context, close }: Assembled) {
@@ -510,6 +512,23 @@ export class Controller {
     return gone
   }
 
+  /**
+   * Lets the host itself resolve the names of its networks: a DNS server at `address` (default 127.0.0.1) and `port`
+   * (default: one of its choice), for all networks or those whose ids are given. Throws ERR_NAMES.
+   */
+  async serveNames(input: z.input<typeof SERVE_NAMES> = {}): Promise<HostListener> {
+    this.#mustBeOpen()
+    const options = parse(SERVE_NAMES, input)
+    const listener = await openHostListener({
+      ...options,
+      names: this.#context.names,
+      stack: this.#context.host,
+      log: this.#context.log,
+    })
+    this.#listeners.add(listener)
+    return listener
+  }
+
   /** Resolves when links that are being deleted in the background are gone. */
   async settle(): Promise<void> {
     await this.#context.reaper.settle()
@@ -560,6 +579,7 @@ export class Controller {
       this.#context.closing = true
       await this.#context.locks.idle()
       this.#drift.stop()
+      for (const listener of this.#listeners) await listener.close()
       await this.#context.reaper.settle()
       for (const sandbox of this.sandboxes()) await sandbox.release()
       await this.#close()
@@ -592,6 +612,12 @@ export class Controller {
     this.#context.mustBeOpen()
   }
 }
+
+const SERVE_NAMES = z.strictObject({
+  address: ip().default('127.0.0.1'),
+  port: z.number().int().min(0).max(65535).default(0),
+  networks: z.array(z.string()).optional(),
+})
 
 const PREDEFINED = new Set(['bridge', 'host', 'none', 'default'])
 

@@ -6,6 +6,7 @@ import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
 import type { IpamDriver } from './ipam/contract'
 import type { Driver } from './driver/contract'
 import type { Kernel } from './kernel/kernel'
+import { parseUpstream } from './dns/upstream'
 import { portBinding } from './ports/spec'
 
 const controlCharacters = /[\u0000-\u001f\u007f]/
@@ -49,6 +50,19 @@ export const dnsName = () =>
       'must be labels of 1-63 letters, digits, "-" or "_", separated by dots',
     )
 
+/** `[DOMAIN=]ADDRESS[#PORT]`: with a domain it is asked for names in that domain only (split DNS). */
+const upstream = () =>
+  z
+    .string()
+    .max(512)
+    .superRefine((text, context) => {
+      try {
+        parseUpstream(text, 'sandbox')
+      } catch (error) {
+        context.addIssue({ code: 'custom', message: (error as Error).message })
+      }
+    })
+
 const labels = () => z.record(z.string().min(1), z.string()).default({})
 const driverOptions = () => z.record(z.string(), z.unknown()).default({})
 
@@ -91,8 +105,8 @@ export const NetworkOptions = z
       .prefault({}),
     dns: z
       .strictObject({
-        /** Name servers for endpoints of this network; default: the sandbox's, then the host's. */
-        servers: z.array(ip()).default([]),
+        /** Name servers for endpoints of this network, `[DOMAIN=]ADDRESS[#PORT]`; default: the sandbox's, then the host's. */
+        servers: z.array(upstream()).default([]),
         records: z
           .array(
             z.strictObject({

@@ -24,6 +24,7 @@ import { dnsNames, hostsEntries, nameRecord } from './core/names'
 import { gatewayChanges, NO_PROXY_6TO4, sandboxOptions } from './core/outside'
 import type { JoinRecord, SandboxRecord } from './core/records'
 import type { SandboxResolver, SandboxView } from './dns/contract'
+import { linkEnvironment, linkHosts } from './dns/files/links'
 import type { Attachment } from './driver/contract'
 import type { Endpoint } from './endpoint'
 import { type FirewallChange, invert, type Mapping } from './firewall/contract'
@@ -658,6 +659,8 @@ export class Sandbox {
     this.#files?.setEntries(endpoint.id, hostsEntries(named, this.hostname, this.#record.config.domainname))
     undo.push('resolver as before', () => this.#refreshNames())
     await this.#refreshNames()
+    for (const other of endpoint.network.endpoints())
+      if (Object.values(other.record.config.links).includes(endpoint.name)) other.sandbox?.rewriteLinks()
   }
 
   #forgetEntries(endpoint: Endpoint): void {
@@ -693,7 +696,34 @@ export class Sandbox {
     this.#writeFiles()
   }
 
+  /** Links to containers on networks without DNS (the default bridge): targets that are joined now. */
+  #links(all = false): { parent: string; alias: string; target: Endpoint }[] {
+    return [...this.#endpoints.values()].flatMap(({ name, network, record }) => {
+      if (!all && this.#hooks.servesNames(network.id)) return []
+      return Object.entries(record.config.links).flatMap(([alias, wanted]) => {
+        const target = network
+          .endpoints()
+          .find(candidate => candidate.name === wanted || candidate.sandbox?.containerId === wanted)
+        return target?.sandbox && target.address4 ? [{ parent: name, alias, target }] : []
+      })
+    })
+  }
+
+  /**
+   * The variables that Docker's `--link` gives to the linking container, `NAME=value`: hand them to the runtime.
+   * `environmentOf`: what a linked container was started with.
+   */
+  linkEnvironment(environmentOf: (containerId: string) => string[] = () => []): string[] {
+    return this.#links(true).flatMap(link => linkEnvironment(describeLink(link, environmentOf)))
+  }
+
+  /** @internal A container that this one links to has another address now. */
+  rewriteLinks(): void {
+    if (!this.#gone) this.#writeFiles()
+  }
+
   #writeFiles(): void {
+    this.#files?.setLinks(this.#links().map(link => linkHosts(describeLink(link, () => []))))
     const resolver = this.mode === 'host' ? 'host' : this.#resolver ? 'embedded' : 'legacy'
     this.#files?.write(resolver, this.#context.hasIpv6) // ::1 is there on every loopback
   }
@@ -1362,6 +1392,32 @@ const identity = (endpoint: Endpoint) => ({
   ipv4: endpoint.ipv4,
   ipv6: endpoint.ipv6,
 })
+
+function describeLink(
+  { parent, alias, target }: { parent: string; alias: string; target: Endpoint },
+  environmentOf: (containerId: string) => string[],
+) {
+  const sandbox = target.sandbox as Sandbox
+  const { config } = target.record
+  const exposed = [...exposedPorts(config.exposed), ...config.ports]
+  const ports = new Map(
+    exposed.map(({ containerPort, protocol }) => [
+      `${containerPort}/${protocol}`,
+      { port: containerPort, protocol },
+    ]),
+  )
+  return {
+    parent,
+    alias,
+    target: {
+      name: target.name,
+      hostname: sandbox.hostname,
+      address: target.address4 as string,
+      ports: [...ports.values()],
+      environment: environmentOf(sandbox.containerId),
+    },
+  }
+}
 
 const mappingKey = (mapping: Mapping): string =>
   [
