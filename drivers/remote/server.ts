@@ -46,6 +46,7 @@ export interface PluginServerOptions {
 
 /** Bytes of a request. */
 const REQUEST_LIMIT = 1 << 20
+const TOO_LARGE = 413
 /** Milliseconds in which a request must have arrived. */
 const REQUEST_TIME = 30_000
 
@@ -64,12 +65,12 @@ export async function servePlugin(
   )
   handlers.set('/Plugin.Activate', { answer: async () => ({ Implements: [service] }) })
   const server = http.createServer({ requestTimeout: REQUEST_TIME }, (request, response) => {
-    respond(request, handlers, log).then(({ status, body }) => {
+    respond(request, handlers, log).then(({ status, text }) => {
       if (response.destroyed) return
-      const text = JSON.stringify(body)
       response.writeHead(status, { 'Content-Type': MEDIA_TYPE, 'Content-Length': Buffer.byteLength(text) })
-      response.end(text)
-      if (!request.complete) request.destroy()
+      response.end(text, () => {
+        if (status === TOO_LARGE) request.destroy() // the rest is not waited for
+      })
     })
   })
   server.listen(socket)
@@ -104,7 +105,7 @@ async function respond(
   request: http.IncomingMessage,
   handlers: Map<string, Method>,
   log: Logger,
-): Promise<{ status: number; body: object }> {
+): Promise<{ status: number; text: string }> {
   const name = request.url ?? ''
   const handler = handlers.get(name)
   if (request.method !== 'POST' || !handler) {
@@ -113,7 +114,9 @@ async function respond(
   }
   try {
     const text = await readAll(request)
-    return { status: 200, body: await handler.answer(text === '' ? {} : JSON.parse(text)) }
+    if (text === undefined) return refusal(TOO_LARGE, `the request is larger than ${REQUEST_LIMIT} bytes`)
+    const answer = await handler.answer(text === '' ? {} : JSON.parse(text))
+    return { status: 200, text: JSON.stringify(answer) }
   } catch (error) {
     const message = error instanceof Error || isCnmError(error) ? error.message : String(error)
     log.warn(`plugin method ${name} failed`, { error })
@@ -122,15 +125,18 @@ async function respond(
 }
 
 /** Network drivers complain in `Err`, IPAM drivers in `Error`. */
-const refusal = (status: number, message: string) => ({ status, body: { Err: message, Error: message } })
+const refusal = (status: number, message: string) => ({
+  status,
+  text: JSON.stringify({ Err: message, Error: message }),
+})
 
-async function readAll(request: http.IncomingMessage): Promise<string> {
+/** Undefined when it is too large. */
+async function readAll(request: http.IncomingMessage): Promise<string | undefined> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     bytes += (chunk as Buffer).length
-    if (bytes > REQUEST_LIMIT)
-      throw new CnmError('ERR_INVALID_OPTION', `the request is larger than ${REQUEST_LIMIT} bytes`)
+    if (bytes > REQUEST_LIMIT) return undefined
     chunks.push(chunk as Buffer)
   }
   return Buffer.concat(chunks).toString('utf8')
