@@ -11,7 +11,7 @@ const DEBOUNCE = 10
 /** Milliseconds. Other tables matter less than ours, and reading them takes longer. */
 const FOREIGN_DEBOUNCE = 250
 /** Milliseconds. Repairs that follow upon one another wait twice as long each time, up to this; somebody fights us. */
-const LONGEST_WAIT = 10_000
+const LONGEST_WAIT = 2_000
 /** Milliseconds without a repair after which the waiting begins anew. */
 const CALM = 5_000
 /** This many repairs may follow closely before the waiting begins. */
