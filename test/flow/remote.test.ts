@@ -655,7 +655,7 @@ describe('in a controller', () => {
 describe('the server', () => {
   const post = (socketPath: string, path: string, body: string, method = 'POST') =>
     new Promise<{ status?: number; text: string }>((resolve, reject) => {
-      const request = requestOf({ socketPath, path, method }, response => {
+      const request = requestOf({ socketPath, path, method, agent: false }, response => {
         let text = ''
         response.on('data', chunk => {
           text += chunk
