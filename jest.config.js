@@ -12,7 +12,7 @@ module.exports = {
   testTimeout: 60_000,
   maxWorkers: 2,
   // A worker is replaced after each file: every one starts with a fresh process, as programs do.
-  workerIdleMemoryLimit: 1,
+  workerIdleMemoryLimit: 1024,
   projects: [
     lane('unit', 'test/unit/**/*.test.ts', 'test/contract/**/*.test.ts', 'test/flow/**/*.test.ts'),
     lane('examples', 'examples/**/*.test.ts'),

@@ -1,5 +1,7 @@
 /** Brings back what the store holds after a restart, and the kernel to it. */
 import { z } from 'zod'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { isCnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
 import type { Stack } from '../kernel/kernel'
@@ -39,11 +41,21 @@ export async function restore(context: Context, records: StoredRecord[], world: 
     await tolerate(context, 'compare the kernel with the desired state', () =>
       repair(context, world, { lenient: true }),
     )
+  sweepFiles(context, world)
   for (const sandbox of world.sandboxes()) await sandbox.openNames()
 }
 
 const byAge = (a: { created: string }, b: { created: string }): number =>
   a.created < b.created ? -1 : a.created > b.created ? 1 : 0
+
+/** Folders of sandboxes that were being made or deleted when the process died. Nothing is under way yet: none can be new. */
+function sweepFiles({ runDir }: Context, world: World): void {
+  const directory = join(runDir, 'files')
+  if (!existsSync(directory)) return
+  const living = new Set(world.sandboxes().map(({ id }) => id.slice(0, 12)))
+  for (const name of readdirSync(directory))
+    if (!living.has(name)) rmSync(join(directory, name), { recursive: true, force: true })
+}
 
 async function rulesOf(sandboxes: Sandbox[]) {
   const rules = await Promise.all(sandboxes.map(sandbox => sandbox.wantedRules()))
