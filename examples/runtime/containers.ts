@@ -24,6 +24,8 @@ import { given } from './requests'
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** Seconds between the stop signal and SIGKILL, as in Docker. */
 const STOP_TIMEOUT = 10
+/** Exit code of a container whose process never was: that of a shell that finds no command. */
+const START_FAILED = 127
 
 export interface ContainersOptions {
   controller: Controller
@@ -152,9 +154,8 @@ export class Containers implements NetworkContainers {
         )
         this.#watch(container, running)
       } catch (error) {
-        container.sandbox = undefined
-        container.state.error = (error as Error).message
-        await sandbox.delete({ force: true })
+        Object.assign(container.state, { error: (error as Error).message, exitCode: START_FAILED })
+        await this.#over(container, START_FAILED)
         throw error
       }
       container.emit('start')
@@ -213,20 +214,25 @@ export class Containers implements NetworkContainers {
       startedAt: Date.now(),
     })
     output.collect(running.child)
-    void running.ended.then(code => this.#ended(container, code))
+    void running.ended.then(code => container.exclusively(() => this.#ended(container, code)))
   }
 
   async #ended(container: Container, exitCode: number): Promise<void> {
+    Object.assign(container.state, { status: 'exited', pid: 0, exitCode, finishedAt: Date.now() })
+    this.#options.happened('die', container)
+    await this.#over(container, exitCode)
+  }
+
+  /** There is no process (any more): the sandbox goes, and whoever waits or reads is told. */
+  async #over(container: Container, exitCode: number): Promise<void> {
     const { sandbox, output, state } = container
     container.running = undefined
     container.sandbox = undefined
     await sandbox?.delete({ force: true }).catch((error: Error) => {
       state.error = error.message
     })
-    Object.assign(state, { status: 'exited', pid: 0, exitCode, finishedAt: Date.now() })
     output.end()
     container.emit('exit', exitCode)
-    this.#options.happened('die', container)
     if (container.request.HostConfig?.AutoRemove) await this.remove(container)
   }
 
@@ -268,7 +274,7 @@ export class Containers implements NetworkContainers {
 
   /** The exit code, now or when it has ended. */
   exited(container: Container): Promise<number> {
-    if (!container.isRunning) return Promise.resolve(container.state.exitCode)
+    if (!container.isRunning && !container.sandbox) return Promise.resolve(container.state.exitCode)
     return new Promise(resolve => container.once('exit', resolve))
   }
 
