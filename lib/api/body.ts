@@ -10,18 +10,28 @@ import { HttpError } from './errors'
 export const BODY_LIMIT = 1024 * 1024
 
 /** Collects the body; refuses a long one as soon as it is known to be long. */
-export async function readBody(request: IncomingMessage, limit = BODY_LIMIT): Promise<Buffer> {
+export function readBody(request: IncomingMessage, limit = BODY_LIMIT): Promise<Buffer> {
   const tooLarge = () =>
     new HttpError(413, `request body is larger than ${limit} bytes`, { Connection: 'close' })
-  if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLarge()
-  const chunks: Buffer[] = []
-  let length = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length
-    if (length > limit) throw tooLarge()
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks)
+  if (Number(request.headers['content-length'] ?? 0) > limit) return Promise.reject(tooLarge())
+  // Not by iteration: leaving that destroys the connection, and the refusal with it.
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    const collect = (chunk: Buffer) => {
+      length += chunk.length
+      if (length <= limit) chunks.push(chunk)
+      else settle(() => reject(tooLarge()))
+    }
+    const finish = () => settle(() => resolve(Buffer.concat(chunks)))
+    const fail = () => settle(() => reject(new HttpError(400, 'unexpected EOF')))
+    const settle = (outcome: () => void) => {
+      request.off('data', collect).off('end', finish).off('error', fail).off('close', fail)
+      request.on('error', () => {}) // of a client that goes after all
+      outcome()
+    }
+    request.on('data', collect).once('end', finish).once('error', fail).once('close', fail)
+  })
 }
 
 /** Refuses what is no JSON; an empty body is an empty object. */

@@ -110,7 +110,7 @@ async function clearAway(path: string): Promise<void> {
       path,
     })
   if (await answers(path))
-    throw new CnmError('ERR_STORE_LOCKED', `another process listens on ${path}`, { path })
+    throw new CnmError('ERR_API_IN_USE', `another process listens on ${path}`, { path })
   rmSync(path, { force: true })
 }
 

@@ -124,6 +124,11 @@ export const ERRORS = {
   ERR_STORE: { kind: 'unavailable', next: 'see the cause; nothing was changed' },
   // plugins
   ERR_PLUGIN: { kind: 'unavailable', next: 'see the log of the plugin' },
+  // API
+  ERR_API_IN_USE: {
+    kind: 'conflict',
+    next: 'choose another path, or stop the process that listens there',
+  },
   // everything else
   ERR_TIMEOUT: { kind: 'unavailable', next: 'try again' },
   ERR_ROLLBACK: { kind: 'internal', next: 'run repair(); error.rollback lists what could not be undone' },

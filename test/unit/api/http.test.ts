@@ -1,0 +1,339 @@
+/** Versions, bodies, paths and clients of every kind of badness; the server survives them all and leaks nothing. */
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { ask as askAt, type Answer, serve, type Served } from './scene'
+
+describe('one server', () => {
+  let served: Served
+  const ask: Served['ask'] = (...words) => served.ask(...words)
+  beforeAll(async () => {
+    served = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
+  })
+  afterAll(() => served.close())
+  /** Whatever was done to it: it answers, and there are the three networks of the beginning. */
+  afterEach(async () => {
+    const { status, json } = await ask('GET', '/networks')
+    expect([status, json.length]).toEqual([200, 3])
+  })
+
+  test('ping', async () => {
+    for (const [method, text] of [
+      ['GET', 'OK'],
+      ['HEAD', ''],
+    ] as const) {
+      const answer = await ask(method, '/_ping')
+      expect([answer.status, answer.text]).toEqual([200, text])
+      expect(answer.headers).toMatchObject({
+        'api-version': '1.48',
+        'docker-experimental': 'false',
+        ostype: 'linux',
+        server: expect.stringMatching(/^libcnm\/\d+\.\d+\.\d+ \(linux\)$/),
+        'content-type': 'text/plain; charset=utf-8',
+        'content-length': '2',
+      })
+    }
+  })
+
+  test('version and info', async () => {
+    expect((await ask('GET', '/v1.30/version')).json).toMatchObject({
+      ApiVersion: '1.48',
+      MinAPIVersion: '1.24',
+      Os: 'linux',
+    })
+    expect((await ask('GET', '/v1.44/info')).json).toMatchObject({
+      Containers: 0,
+      Plugins: { Network: ['bridge', 'host', 'null'] },
+      OSType: 'linux',
+    })
+  })
+
+  test.each<[string, number, RegExp]>([
+    ['/v1.23/networks', 400, /^client version 1\.23 is too old\. Minimum supported API version is 1\.24/],
+    ['/v1.9/_ping', 400, /^client version 1\.9 is too old/],
+    ['/v1.49/networks', 400, /^client version 1\.49 is too new\. Maximum supported API version is 1\.48$/],
+    ['/v2.0/networks', 400, /^client version 2\.0 is too new/],
+    ['/v1.48', 404, /^page not found$/],
+    ['/v1/networks', 404, /^page not found$/],
+    ['/', 404, /^page not found$/],
+    ['//networks', 404, /^page not found$/],
+    ['/../networks', 404, /^page not found$/],
+    ['/networks/../../etc/passwd', 404, /^network \.\.\/\.\.\/etc\/passwd not found$/],
+    ['/networks/..%2f..%2fetc%2fpasswd', 404, /^network \.\.\/\.\.\/etc\/passwd not found$/],
+    ['/networks/%00', 404, /not found$/],
+    ['/networks/%zz', 400, /^malformed path/],
+    ['/networks/%ff', 400, /^malformed path/],
+    ['/networks/__proto__', 404, /^network __proto__ not found$/],
+    ['/networks/bridge%0d%0aX: y', 404, /not found$/],
+    ['/containers/json', 404, /^page not found$/],
+  ])('GET %s: %i', async (path, status, message) => {
+    const answer = await ask('GET', encodeURI(path).replace(/%25/g, '%'))
+    expect([answer.status, answer.json]).toEqual([status, { message: expect.stringMatching(message) }])
+    expect(answer.headers['content-type']).toBe('application/json')
+  })
+
+  test.each([
+    ['PUT', '/networks/create'],
+    ['PATCH', '/networks/bridge'],
+    ['DELETE', '/networks'],
+    ['POST', '/networks'],
+    ['OPTIONS', '/networks'],
+    ['POST', '/_ping'],
+  ])('%s %s is no route', async (method, path) => {
+    const answer = await ask(method, path)
+    expect([answer.status, answer.json]).toEqual([404, { message: 'page not found' }])
+  })
+
+  describe('bodies', () => {
+    const TYPE = { 'Content-Type': 'application/json' }
+    test.each<[string, string | Buffer, Record<string, string>, number, RegExp]>([
+      ['no JSON', '{', TYPE, 400, /^invalid JSON: /],
+      ['blank', '  \n', TYPE, 400, /^invalid JSON: got EOF while reading request body$/],
+      ['more after it', '{"Name":"x"} {}', TYPE, 400, /^invalid JSON: /],
+      [
+        'an array',
+        '[]',
+        TYPE,
+        400,
+        /^invalid JSON: json: cannot unmarshal array into Go value of type CreateRequest$/,
+      ],
+      ['a text', '"x"', TYPE, 400, /cannot unmarshal string into Go value of type CreateRequest$/],
+      ['null is nothing', 'null', TYPE, 400, /^invalid name: name is empty$/],
+      [
+        'a number for a name',
+        '{"Name":7}',
+        TYPE,
+        400,
+        /^invalid JSON: json: cannot unmarshal number into Go struct field CreateRequest\.Name of type string$/,
+      ],
+      [
+        'in any case',
+        '{"nAmE":{}}',
+        TYPE,
+        400,
+        /cannot unmarshal object into Go struct field CreateRequest\.Name of type string$/,
+      ],
+      [
+        'a text for a flag',
+        '{"Internal":"yes"}',
+        TYPE,
+        400,
+        /cannot unmarshal string into Go struct field CreateRequest\.Internal of type bool$/,
+      ],
+      [
+        'a list of labels',
+        '{"Labels":["a"]}',
+        TYPE,
+        400,
+        /cannot unmarshal array into Go struct field CreateRequest\.Labels of type map\[string\]string$/,
+      ],
+      [
+        'a number as label',
+        '{"Labels":{"a":1}}',
+        TYPE,
+        400,
+        /cannot unmarshal number into Go struct field CreateRequest\.Labels\.a of type string$/,
+      ],
+      [
+        'deep inside',
+        '{"IPAM":{"Config":[{"Subnet":7}]}}',
+        TYPE,
+        400,
+        /cannot unmarshal number into Go struct field CreateRequest\.IPAM\.Config\.Subnet of type string$/,
+      ],
+      [
+        'an object for a list',
+        '{"IPAM":{"Config":{}}}',
+        TYPE,
+        400,
+        /cannot unmarshal object into Go struct field CreateRequest\.IPAM\.Config/,
+      ],
+      ['no type', '{}', {}, 400, /^unsupported Content-Type header \(\): must be 'application\/json'$/],
+      [
+        'another type',
+        '{}',
+        { 'Content-Type': 'text/plain' },
+        400,
+        /^unsupported Content-Type header \(text\/plain\)/,
+      ],
+      ['bytes that are no text', Buffer.from([0xff, 0xfe, 0x00]), TYPE, 400, /^invalid JSON: /],
+      ['a tower', '['.repeat(500_000), TYPE, 400, /^invalid JSON: /],
+      [
+        'a high tower',
+        `{"Name":7,"x":${'['.repeat(400_000)}${']'.repeat(400_000)}}`,
+        TYPE,
+        400,
+        /^invalid JSON: /,
+      ],
+      ['a prototype', '{"__proto__":{"Name":"x"}}', TYPE, 400, /^invalid name: name is empty$/],
+    ])('%s', async (_, body, headers, status, message) => {
+      const plain = Object.keys(headers).length ? headers : undefined
+      const answer = await (plain
+        ? ask('POST', '/networks/create', body, plain)
+        : served
+            .raw(
+              `POST /networks/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+            )
+            .then(asAnswer))
+      expect([answer.status, answer.json.message]).toEqual([status, expect.stringMatching(message)])
+    })
+
+    test('unknown fields and nulls are ignored', async () => {
+      const body = {
+        Name: 'x',
+        Colour: 'red',
+        Driver: null,
+        Labels: { a: null },
+        IPAM: null,
+        ConfigFrom: null,
+      }
+      const made = await ask('POST', '/networks/create', body)
+      expect(made.status).toBe(201)
+      expect((await ask('GET', '/networks/x')).json.Labels).toEqual({ a: '' })
+      expect((await ask('DELETE', '/networks/x')).status).toBe(204)
+    })
+
+    test('10 MB are refused, told before and untold', async () => {
+      const large = JSON.stringify({ Name: 'x', Options: { a: 'a'.repeat(10_000_000) } })
+      const told = await ask('POST', '/networks/create', large)
+      expect([told.status, told.json.message]).toEqual([413, 'request body is larger than 1048576 bytes'])
+      const chunked = `POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${large.length.toString(16)}\r\n${large}\r\n0\r\n\r\n`
+      expect(await served.raw(chunked)).toMatch(/^HTTP\/1\.1 413 /)
+    })
+  })
+
+  test.each<[string, string, RegExp]>([
+    ['no HTTP', 'hello\r\n\r\n', /^HTTP\/1\.1 400 Bad Request/],
+    ['huge headers', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`, /^HTTP\/1\.1 431 /],
+    ['headers that never end', 'GET /_ping HTTP/1.1\r\nHost: x\r\nX: ', /^HTTP\/1\.1 408 /],
+    [
+      'a body that never ends',
+      'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"Name":',
+      /^HTTP\/1\.1 408 /,
+    ],
+    [
+      'two lengths',
+      'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x',
+      /^HTTP\/1\.1 400 /,
+    ],
+  ])('%s', async (_, text, answer) => {
+    expect(await served.raw(text)).toMatch(answer)
+  })
+
+  test('a client that goes away in the middle', async () => {
+    await Promise.all(
+      [
+        'GET /netw',
+        'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"Na',
+      ].map(
+        text =>
+          new Promise<void>(resolve => {
+            const socket = connect(served.path, () => socket.write(text, () => socket.destroy()))
+            socket.once('close', () => resolve())
+          }),
+      ),
+    )
+  })
+
+  test('fuzz: any JSON as a body and any text as a path is answered, and changes nothing unless it is 201', async () => {
+    const routes = [
+      '/networks/create',
+      '/networks/bridge/connect',
+      '/networks/bridge/disconnect',
+      '/networks/prune',
+    ]
+    const field = fc.constantFrom(
+      'Name',
+      'IPAM',
+      'Config',
+      'Subnet',
+      'Options',
+      'Labels',
+      'Container',
+      'EndpointConfig',
+      'ConfigFrom',
+      'Driver',
+      'Scope',
+    )
+    const value = fc.letrec(tie => ({
+      any: fc.oneof(
+        { depthSize: 'small' },
+        fc.constantFrom(null, true, 0, -1.5, 1e300, '', 'x', '10.0.0.0/8', '\0', '__proto__', '../..'),
+        fc.string({ unit: 'binary', maxLength: 20 }),
+        fc.array(tie('any'), { maxLength: 3 }),
+        fc.dictionary(field, tie('any'), { maxKeys: 4 }),
+      ),
+    })).any
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...routes), value, fc.webPath(), async (route, body, path) => {
+        const posted = await ask('POST', route, body as object)
+        expect(posted.status === 200 || posted.status === 201 || posted.status < 500).toBe(true)
+        if (posted.status === 201)
+          expect((await ask('DELETE', `/networks/${posted.json.Id}`)).status).toBe(204)
+        const got = await ask('GET', `/${path}`)
+        expect(got.status).toBeLessThan(500)
+        expect((await ask('DELETE', `/networks/${path || 'x'}`)).status).toBeGreaterThanOrEqual(400)
+      }),
+      { numRuns: 150, seed: 7 },
+    )
+  })
+})
+
+function asAnswer(text: string): Answer {
+  const [head = '', body = ''] = text.split('\r\n\r\n')
+  return { status: Number(head.split(' ')[1]), headers: {}, text: body, json: JSON.parse(body) }
+}
+
+describe('the socket', () => {
+  test('is its owner’s alone, and is gone after close', async () => {
+    const served = await serve()
+    expect(statSync(served.path).mode & 0o777).toBe(0o600)
+    await served.api.close()
+    expect(existsSync(served.path)).toBe(false)
+    await served.close()
+  })
+
+  test('is taken over from the dead, not from the living; a file stays', async () => {
+    const served = await serve()
+    await expect(served.api.listen(served.path)).rejects.toMatchObject({ code: 'ERR_API_IN_USE' })
+    expect((await served.ask('GET', '/_ping')).status).toBe(200)
+    const stale = join(served.directory, 'stale.sock')
+    await leaveSocket(stale)
+    await served.api.listen(stale)
+    expect((await askAt(stale, 'GET', '/_ping')).status).toBe(200)
+    const file = join(served.directory, 'file')
+    writeFileSync(file, 'precious')
+    mkdirSync(join(served.directory, 'folder'))
+    for (const path of [file, join(served.directory, 'folder')])
+      await expect(served.api.listen(path)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
+    expect(readdirSync(served.directory)).toContain('file')
+    await served.close()
+  })
+
+  test('close ends streams and idle connections, and lets a request finish', async () => {
+    const served = await serve()
+    const stream = served.ask('GET', '/events')
+    const idle = await new Promise<Socket>(resolve => {
+      const socket: Socket = connect(served.path, () => resolve(socket))
+    })
+    const closed = new Promise<void>(resolve => void idle.once('close', () => resolve()))
+    const creating = served.ask('POST', '/networks/create', { Name: 'web' })
+    await new Promise(resolve => served.controller.once('network.create', resolve))
+    await served.api.close()
+    expect((await creating).status).toBe(201)
+    expect((await stream).status).toBe(200)
+    await closed
+    await served.close()
+  })
+})
+
+/** What a killed process leaves: a name in the file system that nobody listens on. */
+async function leaveSocket(path: string): Promise<void> {
+  const { spawnSync } = await import('node:child_process')
+  spawnSync(process.execPath, [
+    '-e',
+    `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`,
+  ])
+  expect(existsSync(path)).toBe(true)
+}
