@@ -1,15 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { request as requestOf } from 'node:http'
 import { join } from 'node:path'
-import {
-  bridge,
-  type Controller,
-  type EndpointSpec,
-  type NetworkSpec,
-  serveDriver,
-  serveIpamDriver,
-} from 'libcnm'
-import { MockDriver, MockKernel } from 'libcnm/testing'
+import { bridge, Controller, type EndpointSpec, type NetworkSpec, serveDriver, serveIpamDriver } from 'libcnm'
+import { faultSweep, MockDriver, MockKernel } from 'libcnm/testing'
 import { Plugins } from '../../drivers/remote/client'
 import { findPlugin } from '../../drivers/remote/discovery'
 import { loadDriver, loadIpamDriver } from '../../drivers/remote'
@@ -620,6 +613,29 @@ describe('in a controller', () => {
     await expect(web.join(sandbox)).rejects.toMatchObject({ message: expect.stringMatching(message) })
     expect(state(kernel, controller)).toEqual(before)
     expect(plugin.methods().slice(-2)).toEqual(['Join', 'Leave'])
+  })
+
+  test('a join of an interface that is moved in is whole or nothing, whichever call fails', async () => {
+    const { folder } = await scripted({
+      'NetworkDriver.CreateNetwork': {},
+      'NetworkDriver.CreateEndpoint': {},
+      'NetworkDriver.Leave': {},
+      ...tap('tap0'),
+    })
+    const { rounds } = await faultSweep(async kernel => {
+      await makeTap(kernel, 'tap0')
+      const controller = await Controller.open({
+        kernel,
+        runDir: '/run/sweep',
+        hostId: 'flow',
+        pluginDirectories: [folder],
+      })
+      const net = await networkOf(controller, 'n', 1, { driver: 'far' })
+      const sandbox = await sandboxOf(controller, 'c')
+      const web = await net.createEndpoint({ name: 'web' })
+      return { run: () => web.join(sandbox), close: () => controller.close() }
+    })
+    expect(rounds).toBeGreaterThan(2)
   })
 
   test('a served IPAM driver gives pools and addresses', async () => {
