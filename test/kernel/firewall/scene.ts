@@ -53,7 +53,8 @@ export function network(which: 'A' | 'B', over: Partial<FirewallNetwork> = {}): 
 
 export class Scene {
   readonly kernel = new LinuxKernel()
-  readonly directory = mkdtempSync(join(tmpdir(), 'firewall-'))
+  /** Made with the scene: a scene of which no test is run leaves nothing. */
+  private directory = ''
   readonly stacks = new Map<Place, Stack>()
   /** `PLACE PORT/PROTOCOL CLIENT`, for whatever came to a server, even where no answer found its way back. */
   readonly heard = new Set<string>()
@@ -68,6 +69,7 @@ export class Scene {
 
   /** `bridged`: does br_netfilter hand packets between ports of a bridge to the firewall? Settings of a namespace. */
   async build(bridged = false): Promise<void> {
+    this.directory = mkdtempSync(join(tmpdir(), 'firewall-'))
     for (const place of ['host', 'lan', 'vpn', 'a1', 'a2', 'b1'] as const) {
       const stack = await this.kernel.create(join(this.directory, place))
       this.stacks.set(place, stack)
@@ -268,6 +270,6 @@ export class Scene {
       stack.close()
       await this.kernel.remove(join(this.directory, place))
     }
-    rmSync(this.directory, { recursive: true, force: true })
+    if (this.directory) rmSync(this.directory, { recursive: true, force: true })
   }
 }
