@@ -55,8 +55,8 @@ beforeAll(async () => {
   await onHost('ip link set ens33 up')
   await onHost('ip route add default via 192.168.61.2')
   const resolvConf = join(directory, 'resolv.conf')
-  writeFileSync(resolvConf, 'nameserver 192.168.61.10
-') // nobody serves there: unknown names are refused at once
+  // Nobody serves there: names that are not ours are refused at once.
+  writeFileSync(resolvConf, 'nameserver 192.168.61.10\n')
   runtime = await openRuntime({
     socket,
     directory: join(directory, 'runtime'),
