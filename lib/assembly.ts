@@ -12,7 +12,7 @@ import { schemas } from './core/schemas'
 import { openFiles } from './dns/files/files'
 import { Warm } from './core/warm'
 import type { ResolverOptions, SandboxResolver } from './dns/contract'
-import { openNames, openResolver } from './dns/resolver'
+import { openHostListener, openNames, openResolver, resolveIp, resolveName } from './dns/resolver'
 import type { Driver } from './driver/contract'
 import { Registry } from './driver/registry'
 import { openFirewall, removeFirewall } from './firewall/select'
@@ -32,6 +32,7 @@ import { nullDriver } from '../drivers/null'
 import { NullIpamDriver } from '../drivers/ipam/null'
 import { loadDriver, loadIpamDriver } from '../drivers/remote'
 import { Plugins } from '../drivers/remote/client'
+import { PLUGIN_DIRECTORIES } from '../drivers/remote/discovery'
 
 export interface Assembled {
   context: Context
@@ -72,7 +73,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     undo.push('close the warm sandboxes', () => warm.close())
     if (settings.warmSandboxes) await warm.start()
 
-    const plugins = new Plugins(settings.pluginDirectories)
+    const plugins = new Plugins(settings.pluginDirectories ?? PLUGIN_DIRECTORIES)
     const context: Context = {
       name: settings.name,
       settings,
@@ -91,6 +92,9 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       hasIpv6: host.sysctl('net/ipv6/conf/default/disable_ipv6') !== undefined,
       unborn: new Set(),
       names: openNames(),
+      resolveName,
+      resolveIp,
+      openHostListener,
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,
       drivers: driversOf(settings, plugins),

@@ -18,7 +18,6 @@ import { createPredefined } from './core/predefined'
 import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
 import type { HostListener } from './dns/contract'
-import { openHostListener, resolveIp, resolveName } from './dns/resolver'
 import type { Driver, DriverNetwork, NetworkSpec } from './driver/contract'
 import { fromLabels } from './driver/options'
 import type { IpamDriver } from './ipam/contract'
@@ -428,8 +427,8 @@ export class Controller {
       const network = this.#networks.get(networkId)
       return network !== undefined && this.#servesNames(network)
     },
-    resolveName: (view, name, family) => resolveName(this.#context.names, view, name, family),
-    resolveIp: (view, address) => resolveIp(this.#context.names, view, address),
+    resolveName: (view, name, family) => this.#context.resolveName(this.#context.names, view, name, family),
+    resolveIp: (view, address) => this.#context.resolveIp(this.#context.names, view, address),
     hostGateway: () => {
       const gateway = (network: Network | undefined) => network?.ipam.find(pool => pool.family === 4)?.gateway
       const preferred =
@@ -519,7 +518,7 @@ export class Controller {
   async serveNames(input: z.input<typeof SERVE_NAMES> = {}): Promise<HostListener> {
     this.#mustBeOpen()
     const options = parse(SERVE_NAMES, input)
-    const listener = await openHostListener({
+    const listener = await this.#context.openHostListener({
       ...options,
       names: this.#context.names,
       stack: this.#context.host,

@@ -4,9 +4,9 @@ import { newId, randomMac } from './base/ids'
 import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { applyLeniently, applyTolerantly, type Context } from './core/context'
-import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
+import { type EndpointRecord, endpointSpec, type NetworkRecord, type PoolRecord } from './core/records'
 import { customRecords } from './core/names'
-import type { Driver, DriverNetwork, EndpointAnswer, EndpointSpec, Plan } from './driver/contract'
+import type { Driver, DriverNetwork, EndpointAnswer, Plan } from './driver/contract'
 import { fromLabels } from './driver/options'
 import { Endpoint } from './endpoint'
 import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
@@ -570,19 +570,4 @@ function checkLinkLocal(addresses: string[]): void {
         `${address} is not a link-local address (169.254.0.0/16 or fe80::/64)`,
         { address },
       )
-}
-
-/** @internal */
-export function endpointSpec(record: EndpointRecord): EndpointSpec {
-  return {
-    id: record.id,
-    name: record.name,
-    mac: record.mac,
-    macGiven: record.config.mac !== undefined,
-    ipv4: record.addresses[4]?.address,
-    ipv6: record.addresses[6]?.address,
-    linkLocal: record.config.linkLocal.map(address => `${address}/${address.includes(':') ? 64 : 16}`),
-    options: record.driverOptions,
-    data: record.data,
-  }
 }

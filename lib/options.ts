@@ -1,5 +1,4 @@
 /** The option schemas of the public methods. Parsed once, there; inside, types are trusted. */
-import { PLUGIN_DIRECTORIES } from '../drivers/remote/discovery'
 import { z } from 'zod'
 import type { Logger } from './base/log'
 import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
@@ -305,7 +304,8 @@ export const ControllerOptions = z
     /** Where plugins of Docker's protocol are looked for by name, when a network asks for a driver that nobody registered. */
     pluginDirectories: z
       .array(z.string().startsWith('/', 'must be an absolute path'))
-      .default(PLUGIN_DIRECTORIES),
+      .optional()
+      .describe("default: Docker's"),
     kernel: instance<Kernel>('a kernel').optional(),
     log: instance<Logger>('a logger').optional(),
   })

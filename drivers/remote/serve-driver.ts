@@ -5,7 +5,7 @@ import { randomHex, randomMac } from '../../lib/base/ids'
 import { Locks } from '../../lib/base/locks'
 import { cidr, mac, parse } from '../../lib/base/parse'
 import { atomically } from '../../lib/base/undo'
-import { applyLeniently, carryOut } from '../../lib/core/context'
+import { applyLeniently, carryOut } from '../../lib/driver/carry-out'
 import type {
   Attachment,
   Driver,

@@ -1,6 +1,6 @@
 /** What is stored of each noun: the state as it should be. After a restart the kernel is brought to it. */
 import type { Family } from '../base/cidr'
-import type { Attachment, NetworkPool, NetworkState } from '../driver/contract'
+import type { Attachment, EndpointSpec, NetworkPool, NetworkState } from '../driver/contract'
 import type { EndpointOptions, JoinOptions, NetworkOptions, SandboxOptions } from '../options'
 import type { PublishedPort } from '../ports/contract'
 
@@ -68,4 +68,19 @@ export interface SandboxRecord {
   inode?: number
   /** Boot that it was made in. */
   bootId?: string
+}
+
+/** What drivers are told of an endpoint. */
+export function endpointSpec(record: EndpointRecord): EndpointSpec {
+  return {
+    id: record.id,
+    name: record.name,
+    mac: record.mac,
+    macGiven: record.config.mac !== undefined,
+    ipv4: record.addresses[4]?.address,
+    ipv6: record.addresses[6]?.address,
+    linkLocal: record.config.linkLocal.map(address => `${address}/${address.includes(':') ? 64 : 16}`),
+    options: record.driverOptions,
+    data: record.data,
+  }
 }

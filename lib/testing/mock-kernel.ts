@@ -2,6 +2,7 @@ import { dirname, normalize } from 'node:path'
 import { CnmError } from '../base/errors'
 import { changeError, systemError } from '../kernel/errors'
 import type { Kernel, KernelEvent, Stack, Step } from '../kernel/kernel'
+import { asked, type Context } from './asked'
 import { MockStack } from './mock-stack'
 import { addAddress, addRoute, applyChange, makeLink, setUp, unlink } from './model'
 import { numberOfErrno, Refusal, refuse } from './model/refusal'
@@ -57,16 +58,6 @@ export interface KernelCall {
   /** errno of the refusal or injected fault. */
   error?: string
 }
-
-/** Makes the error of a refused call: the same that the Linux implementation throws. */
-export interface Context {
-  refused: (errno: number, text: string | undefined) => unknown
-}
-
-/** For calls that are no changes. */
-export const asked = (what: string, details: Record<string, unknown> = {}): Context => ({
-  refused: (errno, text) => systemError({ errno }, text ? `${what} (${text})` : what, details),
-})
 
 interface Fault {
   when: (call: KernelCall) => boolean

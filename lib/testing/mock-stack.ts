@@ -14,7 +14,8 @@ import type {
   Topic,
   Watch,
 } from '../kernel/kernel'
-import { asked, type MockKernel } from './mock-kernel'
+import { asked } from './asked'
+import type { MockKernel } from './mock-kernel'
 import { restartIpv6, showAddress, showLink, showRoute, stopIpv6 } from './model'
 import { findLink } from './model/links'
 import { allRoutes, lookup } from './model/routes'
