@@ -1,0 +1,73 @@
+import { z } from 'zod'
+import { CnmError } from '../../lib/base/errors'
+import { linkName } from '../../lib/base/parse'
+import type { Driver } from '../../lib/driver/contract'
+import { integer } from '../../lib/driver/options'
+import { dropParent, gatewaysOf, makeParent } from './parent'
+
+const MacvlanOptions = z.strictObject({
+  parent: linkName().optional().describe('link on the host; eth0.10 is made when absent; default: a dummy'),
+  mode: z.enum(['bridge', 'private', 'vepa', 'passthru']).default('bridge'),
+  mtu: integer(68, 65535).optional().describe("bytes; default: the parent's"),
+  broadcastCutoff: integer(-1, 2147483647)
+    .optional()
+    .describe('receivers of a multicast address before queueing'),
+})
+type MacvlanOptions = z.output<typeof MacvlanOptions>
+
+/** Each endpoint is a link of its own MAC on the parent, born in the sandbox. */
+export function macvlan(): Driver<MacvlanOptions> {
+  return {
+    name: 'macvlan',
+    capabilities: { dataScope: 'local', connectivityScope: 'global' },
+    options: MacvlanOptions,
+    labels: { macvlan_mode: 'mode', 'com.docker.network.driver.mtu': 'mtu' },
+    skipsGateway: () => [4, 6],
+    async createNetwork(spec, host, others) {
+      const { parent, mode } = spec.options
+      const rival = others.find(
+        other =>
+          parent !== undefined &&
+          other.state.link === parent &&
+          (mode === 'passthru' || other.spec.options.mode === 'passthru'),
+      )
+      if (rival)
+        throw new CnmError(
+          'ERR_LINK_CONFLICT',
+          `cannot use mode ${mode}, macvlan network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}`,
+          { parent, network: rival.spec.id },
+        )
+      return makeParent(spec, host, 'dm-', others)
+    },
+    deleteNetwork: async (network, _host, others) => dropParent(network, others),
+    async join(network, endpoint, { netns, interfaceName, interfaceIndex }) {
+      const { state, spec } = network
+      const { mode, broadcastCutoff } = spec.options
+      const { mac } = endpoint
+      return {
+        plan: {
+          changes: [
+            {
+              op: 'addLink',
+              link: {
+                kind: 'macvlan',
+                name: interfaceName,
+                index: interfaceIndex,
+                parent: state.link as string,
+                mode,
+                broadcastCutoff,
+                mac,
+                mtu: state.mtu,
+                netns,
+              },
+            },
+          ],
+        },
+        interface: { arrives: 'born', mac, mtu: state.mtu },
+        gateways: gatewaysOf(network),
+        disableGatewayService: true,
+      }
+    },
+    leave: async () => ({}),
+  }
+}

@@ -1,0 +1,80 @@
+/** The parent link of macvlan and ipvlan networks: given, made as a VLAN sub-interface, or a dummy. */
+import { CnmError } from '../../lib/base/errors'
+import { addressOf } from '../../lib/base/cidr'
+import type {
+  Attachment,
+  DriverNetwork,
+  HostView,
+  NetworkSpec,
+  NetworkState,
+  Plan,
+} from '../../lib/driver/contract'
+import type { Change } from '../../lib/kernel/kernel'
+
+interface Options {
+  parent?: string
+  mtu?: number
+}
+
+/** `prefix`: of the dummy's name, 3 characters, so that 12 digits of the id fit IFNAMSIZ. */
+export async function makeParent(
+  spec: NetworkSpec<Options>,
+  host: HostView,
+  prefix: 'dm-' | 'di-',
+  others: DriverNetwork[],
+): Promise<{ state: NetworkState; plan?: Plan }> {
+  const { parent, mtu } = spec.options
+  if (parent === 'lo')
+    throw new CnmError('ERR_INVALID_OPTION', 'parent: loopback interface lo is not a valid parent link', {
+      parent,
+    })
+  const link = parent ?? `${prefix}${spec.id.slice(0, 12)}`
+  const state: NetworkState = { link, mtu, internal: spec.internal || parent === undefined }
+  // A network that shares a link which we made shares the duty to remove it.
+  const made = others.some(other => other.state.link === link && other.state.data?.made === true)
+  if (parent !== undefined && (await host.link(parent))) return { state: { ...state, data: { made } } }
+  const add: Change =
+    parent === undefined
+      ? { op: 'addLink', link: { kind: 'dummy', name: link, up: true } }
+      : { op: 'addLink', link: { kind: 'vlan', name: link, ...(await vlanOf(parent, host)), up: true } }
+  return {
+    state: { ...state, data: { made: true } },
+    plan: { changes: [add], undo: [{ op: 'removeLink', link, ifExists: true }] },
+  }
+}
+
+/** BASE.ID with one dot; 802.1Q reserves the ids 0 and 4095. */
+async function vlanOf(name: string, host: HostView): Promise<{ parent: string; id: number }> {
+  const [, parent, digits] = /^([^.]+)\.(\d{1,4})$/.exec(name) ?? []
+  if (!parent || !digits)
+    throw new CnmError(
+      'ERR_INVALID_OPTION',
+      `parent: there is no link ${name}, and it is an invalid subinterface vlan name; example formatting is eth0.10`,
+      { parent: name },
+    )
+  const id = Number(digits)
+  if (id < 1 || id > 4094)
+    throw new CnmError('ERR_INVALID_OPTION', `parent: vlan id of ${name} must be between 1 and 4094`, {
+      parent: name,
+    })
+  if (!(await host.link(parent)))
+    throw new CnmError('ERR_LINK_NOT_FOUND', `parent: there is no link ${parent} to make ${name} on`, {
+      parent: name,
+    })
+  return { parent, id }
+}
+
+/** A link that we made goes with its last user. */
+export function dropParent(network: DriverNetwork, others: DriverNetwork[]): Plan {
+  const { link, data } = network.state
+  const shared = others.some(({ spec, state }) => spec.id !== network.spec.id && state.link === link)
+  return link && data?.made && !shared ? { changes: [{ op: 'removeLink', link, ifExists: true }] } : {}
+}
+
+/** Only a gateway that the user named was allocated; an internal network has none. */
+export function gatewaysOf({ spec, state }: DriverNetwork): Attachment['gateways'] {
+  if (state.internal) return {}
+  return Object.fromEntries(
+    spec.pools.flatMap(({ family, gateway }) => (gateway ? [[family, addressOf(gateway)]] : [])),
+  )
+}
