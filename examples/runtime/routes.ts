@@ -98,15 +98,20 @@ class ContainerRoutes {
   wait = async (exchange: Exchange) => {
     const container = this.#of(exchange)
     const condition = exchange.query.get('condition') || 'not-running'
-    const code =
+    const ended =
       condition === 'not-running'
         ? this.containers.exited(container)
         : new Promise<number>(resolve =>
             container.once(condition === 'removed' ? 'removed' : 'exit', resolve),
           )
+    // `docker run -d` asks, too, and is gone before there is an answer.
+    const gone = new Promise<undefined>(resolve =>
+      exchange.signal.addEventListener('abort', () => resolve(undefined), { once: true }),
+    )
     exchange.response.writeHead(200, { 'Content-Type': 'application/json' })
     exchange.response.flushHeaders()
-    exchange.response.end(`${JSON.stringify({ StatusCode: await code })}\n`)
+    const code = await Promise.race([ended, gone])
+    exchange.response.end(code === undefined ? '' : `${JSON.stringify({ StatusCode: code })}\n`)
   }
 
   attach = async (exchange: Exchange) => {
