@@ -18,6 +18,7 @@ export {
 export { kernelSuite, type KernelUnderTest } from './kernel-suite'
 export type { ConntrackEntry } from './model/state'
 export type { LinkSnapshot, NamespaceSnapshot, Snapshot } from './model/snapshot'
+export { driverSuite, type DriverSuiteHost, type DriverSuiteOptions } from './driver-suite'
 export { ipamSuite, type IpamSuiteOptions } from './ipam-suite'
 export {
   type IpamAnswer,
