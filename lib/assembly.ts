@@ -28,6 +28,8 @@ import type { StoredRecord } from './store/contract'
 import { openStore } from './store/open'
 import { bridge } from '../drivers/bridge'
 import { host as hostDriver } from '../drivers/host'
+import { ipvlan } from '../drivers/ipvlan'
+import { macvlan } from '../drivers/macvlan'
 import { nullDriver } from '../drivers/null'
 import { NullIpamDriver } from '../drivers/ipam/null'
 import { loadDriver, loadIpamDriver } from '../drivers/remote'
@@ -175,7 +177,7 @@ function driversOf(settings: ControllerOptions, plugins: Plugins): Registry<Driv
     'network driver',
     name => loadDriver(plugins, name) as Promise<Driver | undefined>,
   )
-  for (const driver of [bridge({ mtu: settings.mtu }), hostDriver(), nullDriver()])
+  for (const driver of [bridge({ mtu: settings.mtu }), hostDriver(), nullDriver(), macvlan(), ipvlan()])
     drivers.register(driver as Driver, true)
   for (const driver of settings.drivers) drivers.register(driver)
   return drivers

@@ -1,0 +1,102 @@
+/** macvlan on the real kernel: sandboxes stand in the LAN of their parent, beside a machine that is no container. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { execFileSync } from 'node:child_process'
+import { Controller, LinuxKernel, type Stack } from 'libcnm'
+
+const kernel = new LinuxKernel()
+let directory: string
+let host: Stack
+let lan: Stack
+let controller: Controller
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'libcnm-macvlan-'))
+  host = await kernel.create(join(directory, 'host'))
+  lan = await kernel.create(join(directory, 'lan'))
+  await kernel.transact([
+    {
+      stack: host,
+      changes: [
+        { op: 'addLink', link: { kind: 'veth', name: 'nic', up: true, peer: { name: 'eth0', netns: lan } } },
+      ],
+    },
+    {
+      stack: lan,
+      changes: [
+        { op: 'addAddress', link: 'eth0', address: '192.0.2.1/24' },
+        { op: 'setLink', link: 'eth0', up: true },
+      ],
+    },
+  ])
+  controller = await Controller.open({ host: host.path, runDir: join(directory, 'run'), firewall: 'none' })
+})
+
+afterAll(async () => {
+  await controller?.close()
+  for (const stack of [host, lan]) stack?.close()
+  for (const name of ['host', 'lan']) await kernel.remove(join(directory, name))
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const pings = (key: string | undefined, address: string): boolean => {
+  try {
+    execFileSync('nsenter', [`--net=${key}`, 'ping', '-c', '1', '-W', '1', address], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
+
+const network = (mode: string) =>
+  controller.createNetwork({
+    name: `lan-${mode}`,
+    driver: 'macvlan',
+    options: { parent: 'nic', macvlan_mode: mode },
+    ipam: {
+      config: [{ subnet: '192.0.2.0/24', gateway: '192.0.2.1', ipRange: '192.0.2.64/26' }],
+      force: true,
+    },
+  })
+
+test.each([
+  ['bridge', true],
+  ['private', false],
+])('%s: the LAN is reached; sandboxes reach one another: %s', async (mode, among) => {
+  const before = (await host.links()).map(({ name }) => name).sort()
+  const made = await network(mode)
+  const sandboxes = []
+  for (const name of ['a', 'b']) {
+    const sandbox = await controller.createSandbox({ containerId: `${mode}-${name}`, files: false })
+    const endpoint = await made.createEndpoint({ name })
+    await endpoint.join(sandbox)
+    sandboxes.push({ sandbox, endpoint })
+  }
+  const [a, b] = sandboxes
+  if (!a || !b) throw new Error('two sandboxes were made')
+  expect(a.endpoint.ipv4).toMatch(/^192\.0\.2\.6\d\/24$/)
+  expect(pings(a.sandbox.key, '192.0.2.1')).toBe(true)
+  expect(pings(a.sandbox.key, (b.endpoint.ipv4 as string).replace(/\/.*/, ''))).toBe(among)
+  expect(await controller.check()).toEqual([])
+  await a.endpoint.leave()
+  await a.endpoint.join(a.sandbox)
+  expect(pings(a.sandbox.key, '192.0.2.1')).toBe(true)
+  for (const { sandbox } of sandboxes) await sandbox.delete()
+  await made.delete()
+  await controller.settle()
+  expect((await host.links()).map(({ name }) => name).sort()).toEqual(before)
+})
+
+test('a parent that is not there, and lo, are refused', async () => {
+  const create = (parent: string) =>
+    controller.createNetwork({
+      name: 'bad',
+      driver: 'macvlan',
+      options: { parent },
+      ipam: { config: [{ subnet: '198.51.100.0/24' }] },
+    })
+  await expect(create('lo')).rejects.toMatchObject({ name: 'CnmError' })
+  await expect(create('nowhere')).rejects.toMatchObject({ name: 'CnmError' })
+  expect(controller.networks()).toEqual([])
+})
