@@ -9,7 +9,7 @@ describe('one server', () => {
   let served: Served
   const ask: Served['ask'] = (...words) => served.ask(...words)
   beforeAll(async () => {
-    served = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
+    served = await serve()
   })
   afterAll(() => served.close())
   /** Whatever was done to it: it answers, and there are the three networks of the beginning. */
@@ -44,7 +44,7 @@ describe('one server', () => {
     })
     expect((await ask('GET', '/v1.44/info')).json).toMatchObject({
       Containers: 0,
-      Plugins: { Network: ['bridge', 'host', 'null'] },
+      Plugins: { Network: expect.arrayContaining(['bridge', 'host', 'null']) },
       OSType: 'linux',
     })
   })
@@ -206,12 +206,6 @@ describe('one server', () => {
   test.each<[string, string, RegExp]>([
     ['no HTTP', 'hello\r\n\r\n', /^HTTP\/1\.1 400 Bad Request/],
     ['huge headers', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`, /^HTTP\/1\.1 431 /],
-    ['headers that never end', 'GET /_ping HTTP/1.1\r\nHost: x\r\nX: ', /^HTTP\/1\.1 408 /],
-    [
-      'a body that never ends',
-      'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"Name":',
-      /^HTTP\/1\.1 408 /,
-    ],
     [
       'two lengths',
       'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x',
@@ -219,6 +213,20 @@ describe('one server', () => {
     ],
   ])('%s', async (_, text, answer) => {
     expect(await served.raw(text)).toMatch(answer)
+  })
+
+  test.each<[string, string, RegExp]>([
+    ['headers that never end', 'GET /_ping HTTP/1.1\r\nHost: x\r\nX: ', /^HTTP\/1\.1 408 /],
+    [
+      'a body that never ends',
+      'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"Name":',
+      /^HTTP\/1\.1 408 /,
+    ],
+  ])('%s', async (_, text, answer) => {
+    const impatient = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
+    expect(await impatient.raw(text)).toMatch(answer)
+    expect((await impatient.ask('GET', '/_ping')).status).toBe(200)
+    await impatient.close()
   })
 
   test('a client that goes away in the middle', async () => {
