@@ -4,6 +4,7 @@ import { Locks } from '../base/locks'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall, FirewallChange, FirewallProblem } from './contract'
+import { Firewalld } from './firewalld'
 import { dropProblem, findDrops } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
@@ -55,6 +56,7 @@ export class IptablesFirewall implements Firewall {
   private model: Model
   private readonly forwarding: Forwarding
   private readonly healer: Healer
+  private readonly firewalld: Firewalld | undefined
   private readonly locks = new Locks()
   private readonly children: number[] = []
   private started = false
@@ -74,6 +76,8 @@ export class IptablesFirewall implements Firewall {
       foreign: async () => this.foreign(),
       period: PERIOD,
     })
+    const { name, bus, log } = parts
+    this.firewalld = bus ? new Firewalld(name, bus, log, () => this.healer.soon()) : undefined
   }
 
   start(): Promise<void> {
@@ -83,6 +87,7 @@ export class IptablesFirewall implements Firewall {
       if (!this.adopted) await this.install()
       this.started = true
       this.healer.start()
+      await this.firewalld?.start()
       await this.healer.lookAround()
     })
   }
@@ -95,6 +100,8 @@ export class IptablesFirewall implements Firewall {
       await this.take(plan, plan.commit)
       this.forwarding.forget(change.removeNetworks ?? [])
       this.forwarding.allowLocal(plan.mappings, id => this.model.network(id))
+      if (change.addNetworks?.length || change.removeNetworks?.length)
+        await this.firewalld?.sync(this.links())
     })
   }
 
@@ -151,6 +158,7 @@ export class IptablesFirewall implements Firewall {
       }
       this.adopted = false
       this.forwarding.allowLocal(state.addMappings ?? [], id => this.model.network(id))
+      await this.firewalld?.sync(this.links())
     })
   }
 
@@ -187,6 +195,8 @@ export class IptablesFirewall implements Firewall {
     this.healer.stop()
     return this.exclusive(async () => {
       this.started = false
+      if (remove) await this.firewalld?.sync([])
+      this.firewalld?.stop()
       if (!remove) return
       for (const family of FAMILIES)
         await this.restore(
@@ -240,13 +250,19 @@ export class IptablesFirewall implements Firewall {
   private foreign(): FirewallProblem[] {
     try {
       return findDrops(this.parts.stack, [])
-        .filter(drop => !drop.table.startsWith('filter'))
+        .filter(
+          drop => !drop.table.startsWith('filter') && !(drop.table === 'firewalld' && this.firewalld?.active),
+        )
         .map(dropProblem)
     } catch (error) {
       // Without libnftables the tables of others cannot be read; that is why this backend is there.
       if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_FIREWALL')) return []
       throw error
     }
+  }
+
+  private links(): string[] {
+    return [...new Set(this.model.state().addNetworks.map(network => network.link))]
   }
 
   private async saved(family: Family): Promise<Saved> {

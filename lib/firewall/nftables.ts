@@ -3,7 +3,8 @@ import type { Logger } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall, FirewallChange, FirewallNetwork, FirewallProblem } from './contract'
-import { dropProblem, findDrops } from './foreign'
+import { Firewalld } from './firewalld'
+import { dropProblem, findDrops, type ForwardChain } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { DockerHooks } from './hooks'
@@ -27,6 +28,8 @@ export interface FirewallParts {
   /** May IP forwarding be turned on? */
   ipForward: boolean
   log: Logger
+  /** Socket of the bus on which firewalld is looked for; none: it is not spoken with. */
+  bus?: string
 }
 
 /**
@@ -39,6 +42,7 @@ export class NftablesFirewall implements Firewall {
   private readonly forwarding: Forwarding
   private readonly healer: Healer
   private readonly hooks: DockerHooks
+  private readonly firewalld: Firewalld | undefined
   private started = false
   /** The table was found as an earlier run left it, and holds elements that the model does not know (yet). */
   private adopted = false
@@ -48,6 +52,7 @@ export class NftablesFirewall implements Firewall {
     checkedTable(name)
     this.forwarding = new Forwarding(stack, parts.ipForward)
     this.hooks = new DockerHooks(stack, name)
+    this.firewalld = parts.bus ? new Firewalld(name, parts.bus, log, () => this.healer.soon()) : undefined
     const table = `${name}-probe-${process.pid}`
     this.healer = new Healer({
       stack,
@@ -67,6 +72,7 @@ export class NftablesFirewall implements Firewall {
     else this.install()
     this.started = true
     this.healer.start()
+    await this.firewalld?.start()
     // Before the first network: it is let through from its beginning.
     await this.healer.lookAround()
   }
@@ -78,8 +84,7 @@ export class NftablesFirewall implements Firewall {
     this.take(plan)
     this.forwarding.forget(change.removeNetworks ?? [])
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
-    if (this.hooks.present && (change.addNetworks?.length || change.removeNetworks?.length))
-      await this.hooks.sync(this.links())
+    if (change.addNetworks?.length || change.removeNetworks?.length) await this.neighbours()
   }
 
   /**
@@ -128,7 +133,7 @@ export class NftablesFirewall implements Firewall {
     }
     this.adopted = false
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
-    if (this.hooks.present) await this.hooks.sync(this.links())
+    await this.neighbours()
   }
 
   async check(): Promise<FirewallProblem[]> {
@@ -156,6 +161,8 @@ export class NftablesFirewall implements Firewall {
   async stop({ remove = false } = {}): Promise<void> {
     this.healer.stop()
     this.started = false
+    if (remove) await this.firewalld?.sync([])
+    this.firewalld?.stop()
     if (!remove) return
     this.nft(renderRemoval(this.parts.name))
     await this.hooks.sync([])
@@ -225,8 +232,21 @@ export class NftablesFirewall implements Firewall {
     const { name, stack } = this.parts
     const problems: FirewallProblem[] = []
     for (const drop of findDrops(stack, [name, `${name}-user`]))
-      if (!(await this.hooks.solve(drop, this.links(), act))) problems.push(dropProblem(drop))
+      if (!this.accepted(drop) && !(await this.hooks.solve(drop, this.links(), act)))
+        problems.push(dropProblem(drop))
     return problems
+  }
+
+  /** firewalld rejects what is in no zone; our bridges are in one. */
+  private accepted(drop: ForwardChain): boolean {
+    return drop.table === 'firewalld' && this.firewalld?.active === true
+  }
+
+  /** Those whose own rules must know our bridges. */
+  private async neighbours(): Promise<void> {
+    const links = this.links()
+    if (this.hooks.present) await this.hooks.sync(links)
+    await this.firewalld?.sync(links)
   }
 
   private links(): string[] {

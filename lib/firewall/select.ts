@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs'
 import { CnmError, isCnmError } from '../base/errors'
 import { type Logger, SILENT } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall } from './contract'
+import { systemBus } from './firewalld'
 import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
 import { NftablesFirewall } from './nftables'
 import { NoFirewall } from './none'
@@ -21,6 +23,11 @@ export interface FirewallOptions {
   ipForward?: boolean
   /** First part of the names of the iptables chains. Default `DOCKER`: tools that know Docker's chains find them. */
   chainPrefix?: string
+  /**
+   * Socket of the bus on which firewalld is looked for. Default: the system bus, if the host is this process's own namespace
+   * (another namespace has nothing to do with the firewalld of this one).
+   */
+  bus?: string
   log?: Logger
 }
 
@@ -28,7 +35,9 @@ export interface FirewallOptions {
 export function openFirewall(options: FirewallOptions): Firewall {
   const { backend, name = 'libcnm', stack, ipForward = true, chainPrefix = 'DOCKER', log = SILENT } = options
   checkedTable(name)
-  const parts = { name, stack, ipForward, chainPrefix, log }
+  const bus =
+    options.bus ?? (stack.path === undefined && existsSync(systemBus() ?? '') ? systemBus() : undefined)
+  const parts = { name, stack, ipForward, chainPrefix, log, ...(bus === undefined ? {} : { bus }) }
   switch (backend) {
     case 'none':
       return new NoFirewall()

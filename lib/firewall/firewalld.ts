@@ -1,0 +1,176 @@
+/**
+ * firewalld, where it runs on the host: it rejects what none of its zones accepts, so the bridges go into a zone of our own
+ * (target ACCEPT: our table judges) and a policy lets others forward to it. It forgets about both when it is reloaded,
+ * and tells so.
+ */
+import type { Logger } from '../base/log'
+import { Dbus, DbusError, type Signal, type Value } from './dbus'
+
+const NAME = 'org.fedoraproject.FirewallD1'
+const PATH = '/org/fedoraproject/FirewallD1'
+const CONFIG_PATH = `${PATH}/config`
+const BUS = 'org.freedesktop.DBus'
+const BUS_PATH = '/org/freedesktop/DBus'
+/** Characters that firewalld allows in the name of a zone or policy. */
+const LONGEST_NAME = 17
+/** Milliseconds: firewalld loads all its rules anew. */
+const RELOAD_TIMEOUT = 60_000
+
+/** What firewalld answers when a thing is so already. */
+const FINE = /ALREADY_ENABLED|ZONE_ALREADY_SET|NAME_CONFLICT|NOT_ENABLED|UNKNOWN_INTERFACE/
+
+export class Firewalld {
+  private bus: Dbus | undefined
+  private links: string[] = []
+  /** Those that we put into the zone. */
+  private readonly placed = new Set<string>()
+  private readonly zone: string
+  private readonly policy: string
+  private queue: Promise<void> = Promise.resolve()
+  /** It runs, and our zone is there. */
+  active = false
+
+  /** `reloaded` is called after firewalld loaded its rules anew, with the zone in order again. */
+  constructor(
+    name: string,
+    private readonly socket: string,
+    private readonly log: Logger,
+    private readonly reloaded: () => void,
+  ) {
+    this.zone = name.slice(0, LONGEST_NAME)
+    this.policy = `${name.slice(0, LONGEST_NAME - 4)}-fwd`
+  }
+
+  /** Never throws: a host without firewalld, or without a bus, is the usual case. */
+  async start(): Promise<void> {
+    try {
+      this.bus = await Dbus.connect(
+        this.socket,
+        signal => this.hear(signal),
+        () => {
+          this.bus = undefined
+          this.active = false
+        },
+      )
+      for (const rule of [
+        `type='signal',interface='${NAME}',member='Reloaded'`,
+        `type='signal',interface='${BUS}',member='NameOwnerChanged',arg0='${NAME}'`,
+      ])
+        await this.bus.call(BUS, BUS_PATH, BUS, 'AddMatch', 's', [rule])
+      const [runs] = await this.bus.call(BUS, BUS_PATH, BUS, 'NameHasOwner', 's', [NAME])
+      if (runs === true) await this.inTurn(() => this.arrange())
+    } catch (error) {
+      this.log.debug('firewalld is not spoken with', { error })
+    }
+  }
+
+  /** The bridges that there are now. */
+  async sync(links: string[]): Promise<void> {
+    this.links = links
+    if (this.active) await this.inTurn(() => this.place())
+  }
+
+  stop(): void {
+    this.bus?.close()
+    this.bus = undefined
+    this.active = false
+  }
+
+  private hear({ interface: face, member, body }: Signal): void {
+    if (face === NAME && member === 'Reloaded') void this.again()
+    if (member !== 'NameOwnerChanged' || body[0] !== NAME) return
+    if (body[2] === '') this.active = false
+    else void this.again()
+  }
+
+  private async again(): Promise<void> {
+    this.placed.clear()
+    await this.inTurn(() => this.arrange())
+    this.reloaded()
+  }
+
+  /** One after the other, and a failure is told, not thrown: networks work without firewalld's consent to everything. */
+  private inTurn(body: () => Promise<void>): Promise<void> {
+    this.queue = this.queue.then(body).catch(error => {
+      this.log.warn('firewalld did not do what it was asked for', { error })
+    })
+    return this.queue
+  }
+
+  private async arrange(): Promise<void> {
+    const [zones] = await this.call(`${NAME}.zone`, 'getZones')
+    if (!(zones as string[]).includes(this.zone)) {
+      const described = (kind: string) => text(`${kind} of container networks`)
+      await this.config('addZone2', this.zone, [
+        ['target', text('ACCEPT')],
+        ['short', text(this.zone)],
+        ['description', described('the bridges')],
+      ])
+      try {
+        await this.config('addPolicy', this.policy, [
+          ['target', text('ACCEPT')],
+          ['ingress_zones', list('ANY')],
+          ['egress_zones', list(this.zone)],
+          ['description', described('what is forwarded to the bridges')],
+        ])
+      } catch (error) {
+        // Before 0.9 there are no policies, and none is needed.
+        if (!/UnknownMethod/.test((error as Error).message)) throw error
+      }
+      // What is permanent takes effect with a reload; its signal brings us here again, with the zone there.
+      await this.call(NAME, 'reload', '', [], RELOAD_TIMEOUT)
+    }
+    this.active = true
+    await this.place()
+  }
+
+  private async place(): Promise<void> {
+    const { zone } = this
+    for (const link of [...this.placed])
+      if (!this.links.includes(link)) {
+        await this.tolerant(() => this.call(`${NAME}.zone`, 'removeInterface', 'ss', [zone, link]))
+        this.placed.delete(link)
+      }
+    for (const link of this.links)
+      if (!this.placed.has(link)) {
+        // Whichever zone it was in before (the default zone, by NetworkManager).
+        await this.tolerant(() => this.call(`${NAME}.zone`, 'changeZoneOfInterface', 'ss', [zone, link]))
+        this.placed.add(link)
+      }
+  }
+
+  private config(member: string, name: string, settings: [string, Value][]): Promise<unknown> {
+    return this.tolerant(() =>
+      this.call(`${NAME}.config`, member, 'sa{sv}', [name, new Map(settings)], undefined, CONFIG_PATH),
+    )
+  }
+
+  private async tolerant(body: () => Promise<unknown>): Promise<void> {
+    try {
+      await body()
+    } catch (error) {
+      if (!(error instanceof DbusError) || !FINE.test(error.message)) throw error
+    }
+  }
+
+  private call(
+    face: string,
+    member: string,
+    signature = '',
+    values: Value[] = [],
+    timeout?: number,
+    path = PATH,
+  ): Promise<Value[]> {
+    if (!this.bus) throw new Error('the bus is gone')
+    return this.bus.call(NAME, path, face, member, signature, values, timeout)
+  }
+}
+
+const text = (value: string): Value => ({ signature: 's', value })
+const list = (...values: string[]): Value => ({ signature: 'as', value: values })
+
+/** Where the system bus listens; undefined where an address of another kind than a path was set. */
+export function systemBus(): string | undefined {
+  const address = process.env.DBUS_SYSTEM_BUS_ADDRESS ?? 'unix:path=/run/dbus/system_bus_socket'
+  return /^unix:path=([^,;]+)/.exec(address)?.[1]
+}
