@@ -5,6 +5,7 @@ import { Locks } from './base/locks'
 import { SILENT } from './base/log'
 import { atomically } from './base/undo'
 import { machineId } from './core/boot'
+import { claimName } from './core/claim'
 import type { Context } from './core/context'
 import { Events } from './core/events'
 import { Reaper } from './core/reaper'
@@ -53,6 +54,8 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     const runDir = settings.runDir ?? join('/run', settings.name)
     const host = await kernel.open(settings.host)
     undo.push('close the host', () => host.close())
+    const disclaim = kernel.simulated ? undefined : await claimName(host, settings.name)
+    if (disclaim) undo.push('give the name back', disclaim)
     const store = await openStore({ dataDir: settings.dataDir, schemas, log })
     undo.push('close the store', () => store.close())
     const { records, damaged } = await store.load()
@@ -117,6 +120,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
         await publisher.close()
         await firewall.stop()
         await store.close()
+        await disclaim?.()
         events.clear()
         host.close()
       },

@@ -38,6 +38,10 @@ export const ERRORS = {
   ERR_NETWORK_EXISTS: { kind: 'conflict', next: 'use the existing network, or another name' },
   ERR_ENDPOINT_EXISTS: { kind: 'conflict', next: 'use another endpoint name on this network' },
   ERR_SANDBOX_EXISTS: { kind: 'conflict', next: 'delete the sandbox of this container first' },
+  ERR_CONTROLLER_EXISTS: {
+    kind: 'conflict',
+    next: 'close the other controller, or give this one another name',
+  },
   ERR_DRIVER_EXISTS: { kind: 'conflict', next: 'register under another name' },
   ERR_NETWORK_IN_USE: { kind: 'denied', next: 'delete the endpoints that the message lists' },
   ERR_ENDPOINT_IN_USE: { kind: 'denied', next: 'let the endpoint leave its sandbox, or force' },
@@ -71,7 +75,7 @@ export const ERRORS = {
     kind: 'unavailable',
     next: 'the IPAM driver answered against its contract; report it to its author',
   },
-  ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or force it' },
+  ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or set ipam.force' },
   // kernel
   ERR_KERNEL: { kind: 'kernel', next: 'see details.errno and the message of the kernel' },
   ERR_NETNS_NOT_FOUND: { kind: 'not-found', next: 'the network namespace is gone; create the sandbox again' },

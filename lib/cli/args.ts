@@ -95,11 +95,9 @@ function shorts(
     const option = options.find(({ short }) => short === letter)
     if (!option) throw new UsageError(`unknown option -${letter}`)
     const rest = letters.slice(at + 1)
-    if (option.kind === 'flag' && !rest.startsWith('=')) take(option, undefined, `-${letter}`)
-    else {
-      take(option, rest ? rest.replace(/^=/, '') : undefined, `-${letter}`)
-      return
-    }
+    const last = option.kind !== 'flag' || rest.startsWith('=')
+    take(option, last && rest ? rest.replace(/^=/, '') : undefined, `-${letter}`)
+    if (last) break
   }
 }
 

@@ -39,8 +39,6 @@ export class Responder {
   #generation = -1
   #view: SandboxView
   readonly #cache = new AnswerCache()
-  /** What {@link quick} found out about the question that it could not answer. */
-  #unanswered: { name: string; local: LocalAnswer | undefined } = { name: '', local: undefined }
   /** Servers for names that no domain of split DNS covers; undefined while unknown, or when there are such domains. */
   #plainUpstreams: Upstream[] | undefined
   #inFlight = 0
@@ -180,7 +178,6 @@ export class Responder {
       this.counts.refused++
       return emptyAnswer(message, question, RCODE.REFUSED)
     }
-    this.#unanswered = { name, local }
     return null
   }
 

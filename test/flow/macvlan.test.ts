@@ -14,7 +14,9 @@ test.each([
   ['eth7.10', 'ERR_LINK_NOT_FOUND'],
 ])('parent %s: %s', async (parent, code) => {
   for (const driver of [macvlan(), ipvlan()])
-    await expect(driver.createNetwork(spec({ parent, mode: 'bridge' }), host, [])).rejects.toMatchObject({ code })
+    await expect(driver.createNetwork(spec({ parent, mode: 'bridge' }), host, [])).rejects.toMatchObject({
+      code,
+    })
 })
 
 test('a VLAN is made and goes with its last user; passthru shares with nobody', async () => {
