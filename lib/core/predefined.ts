@@ -1,7 +1,8 @@
 import { addressOf, canonicalCidr, formatCidr, network, parseCidr } from '../base/cidr'
 import { isCnmError } from '../base/errors'
 import type { Network } from '../network'
-import type { ControllerOptions, NetworkInput } from '../options'
+import { type ControllerOptions, type NetworkInput, NetworkOptions } from '../options'
+import { isDeepStrictEqual } from 'node:util'
 
 export type PredefinedSettings = Partial<Exclude<ControllerOptions['predefined'], boolean>>
 
@@ -10,20 +11,37 @@ interface Maker {
   network(name: string): Network
 }
 
-/** Docker's three networks: none, host, bridge. Those that are there already stay. */
+/**
+ * Docker's three networks: none, host, bridge. Those that are there already stay; but the bridge is made anew when its
+ * settings have changed and nobody is on it. `bridge: 'none'`: no bridge.
+ */
 export async function createPredefined(controller: Maker, settings: PredefinedSettings): Promise<void> {
   await once(controller, { name: 'none', driver: 'null' })
   await once(controller, { name: 'host', driver: 'host' })
-  await once(controller, bridgeNetwork(settings))
+  const wanted = settings.bridge === 'none' ? undefined : bridgeNetwork(settings)
+  const present = find(controller, 'bridge')
+  if (present?.predefined && present.endpoints().length === 0 && !(wanted && isAs(present, wanted)))
+    await present.remove()
+  if (wanted) await once(controller, wanted)
 }
 
 async function once(controller: Maker, input: NetworkInput): Promise<void> {
+  if (!find(controller, input.name)) await controller.makeNetwork(input, true)
+}
+
+function find(controller: Maker, name: string): Network | undefined {
   try {
-    controller.network(input.name)
+    return controller.network(name)
   } catch (error) {
     if (!isCnmError(error, 'ERR_NETWORK_NOT_FOUND')) throw error
-    await controller.makeNetwork(input, true)
+    return undefined
   }
+}
+
+/** Does the network have these settings? By what the store keeps of them, where nothing is undefined. */
+function isAs({ record }: Network, input: NetworkInput): boolean {
+  const kept = (options: unknown) => JSON.parse(JSON.stringify(options)) as unknown
+  return isDeepStrictEqual(kept(record.config), kept(NetworkOptions.parse(input)))
 }
 
 /** dockerd's options bip, fixed-cidr, default-gateway, icc, ip-masq, ipv6, ip as those of a network. */
@@ -48,7 +66,7 @@ function bridgeNetwork(settings: PredefinedSettings): NetworkInput {
     family: 4 | 6,
   ) => {
     const subnet = address ? formatCidr(network(parseCidr(canonicalCidr(address)))) : range
-    if (!subnet) return
+    if (!subnet && !gateway) return
     config.push({
       subnet,
       ipRange: range && range !== subnet ? range : undefined,
