@@ -46,7 +46,7 @@ const RULES: Rule[] = [
   { of: ['lib/driver'], values: ['lib/base'], types: ['lib/kernel', 'lib/firewall'] },
   {
     of: ['lib/core'],
-    values: ['lib/base', ...PURE, 'lib/driver/registry'],
+    values: ['lib/options', 'lib/base', ...PURE, 'lib/driver/registry'],
     types: [...PARTS, ...NOUNS, 'lib/driver'],
   },
   // The nouns know one another; only the controller opens the assembly.
