@@ -96,7 +96,10 @@ function checkPrivileges() {
   )
 }
 
-/** Names in the lists of this purpose: one package per line, `#` begins a comment. */
+/**
+ * Names in the lists of this purpose: one package per line, `#` begins a comment. `NAME unless COMMAND`: not where the
+ * command is there already, from wherever.
+ */
 function wantedPackages() {
   const lists = {
     demo: ['packages'],
@@ -110,6 +113,10 @@ function wantedPackages() {
       .split('\n')
       .map(line => line.replace(/#.*/, '').trim())
       .filter(Boolean)
+      .flatMap(line => {
+        const [name, , command] = line.split(/\s+/)
+        return command && onPath(command) ? [] : [name]
+      })
   })
 }
 

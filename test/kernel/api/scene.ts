@@ -73,10 +73,10 @@ export class Scene {
     })
 
   async close(): Promise<void> {
+    for (const act of this.#cleanup.reverse()) await act()
     // What a test that failed has left of its sandboxes.
     for (const path of await this.kernel.list(join(this.directory, 'run/netns')))
       await this.kernel.remove(path)
-    for (const act of this.#cleanup.reverse()) await act()
     rmSync(this.directory, { recursive: true, force: true })
   }
 }

@@ -97,7 +97,7 @@ test('serve, use, stop, start again, and use without a server', async () => {
   await ok('gc', '--all')
   await ok('network', 'rm', 'web')
   expect(await stop(third, 'SIGINT')).toBe(0)
-})
+}, 180_000) // some twenty processes, one after the other
 
 test('a command line that is wrong, a host that is none', async () => {
   expect(await cnm('serve', '--nix')).toMatchObject({
