@@ -1062,6 +1062,11 @@ export class Sandbox {
     this.#elected = {}
     this.#hadLinks = true // whoever made it may have put some in
     Object.assign(this.#record, { key, inode: stack.inode })
+    // A runtime may set its loopback up only later; the resolver needs it now.
+    if (!(await stack.link('lo'))?.up) {
+      undo.push('loopback', () => stack.apply([{ op: 'setLink', link: 'lo', up: false }]))
+      await stack.apply([{ op: 'setLink', link: 'lo', up: true }])
+    }
     const moving = old.stack !== undefined
     // None of them is there yet, so none can be elected.
     for (const [endpoint, join] of old.joins) endpoint.record.join = { ...join, attachment: undefined }

@@ -37,8 +37,12 @@ test('what was joined before the namespace exists appears when it is handed over
   expect(kernel.snapshot()).toEqual(before)
 
   const runtime = kernel.spawn()
+  const theirs = await kernel.open(runtime.path)
+  await theirs.apply([{ op: 'setLink', link: 'lo', up: false }]) // as unshare leaves it
+  theirs.close()
   await sandbox.setKey(runtime.path)
   const view = inside(kernel, sandbox)
+  expect(view.links.find(({ name }) => name === 'lo')).toMatchObject({ up: true })
   expect(view.paths).toContain(runtime.path)
   expect(linkNames(view)).toEqual(['eth0', 'eth1', 'lo'])
   expect(defaults(view)).toEqual(['via 10.2.0.1 dev eth1', 'via fd00:1::1 dev eth0'])
