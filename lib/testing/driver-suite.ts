@@ -302,6 +302,9 @@ export function driverSuite(name: string, suite: DriverSuiteOptions): void {
 
 const BUILT_IN = new Set(['bridge', 'host', 'null', 'macvlan', 'ipvlan', 'overlay'])
 
+/** linux/rtnetlink.h RT_TABLE_LOCAL */
+const LOCAL_TABLE = 255
+
 const MODELLED = { host: undefined, runDir: '/run/libcnm-driver-suite', close() {} }
 const modelledHost = async (options?: MockKernelOptions): Promise<DriverSuiteHost> => ({
   ...MODELLED,
@@ -368,8 +371,17 @@ async function likeness(stack: Stack): Promise<unknown> {
         port: port && { hairpin: port.hairpin, isolated: port.isolated, learning: port.learning },
       })),
     ),
-    addresses: sorted(addresses.map(({ address, link, scope }) => ({ address, link: name(link), scope }))),
-    routes: sorted(routes.map((route: Route) => ({ ...route, link: name(route.link) }))),
+    // The kernel makes and unmakes link-local addresses, and the routes of its own table, when it sees fit.
+    addresses: sorted(
+      addresses
+        .filter(({ address }) => !address.startsWith('fe80:'))
+        .map(({ address, link, scope }) => ({ address, link: name(link), scope })),
+    ),
+    routes: sorted(
+      routes
+        .filter(({ table, destination }) => table !== LOCAL_TABLE && !destination.startsWith('fe80:'))
+        .map((route: Route) => ({ ...route, link: name(route.link) })),
+    ),
   }
 }
 
