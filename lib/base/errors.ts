@@ -126,6 +126,25 @@ export const ERRORS = {
   ERR_STORE_VERSION: { kind: 'unsupported', next: 'use the newer libcnm that wrote this store' },
   ERR_STORE_DAMAGED: { kind: 'internal', next: 'the record was set aside; see the message' },
   ERR_STORE: { kind: 'unavailable', next: 'see the cause; nothing was changed' },
+  // cluster
+  ERR_CLUSTER_UNAVAILABLE: {
+    kind: 'unavailable',
+    next: 'see that etcd answers at its endpoints; what runs goes on, networks of this host alone work meanwhile',
+  },
+  ERR_CLUSTER_DENIED: {
+    kind: 'denied',
+    next: 'correct cluster.credentials, or grant the user the rights on the prefix',
+  },
+  ERR_CLUSTER_FULL: {
+    kind: 'exhausted',
+    next: 'compact and defragment etcd, clear its alarm, or raise its quota',
+  },
+  ERR_CLUSTER_REQUIRED: { kind: 'denied', next: 'open the controller with cluster: { endpoints, host }' },
+  ERR_CLUSTER_HOST: { kind: 'conflict', next: 'give this host another cluster.host.name' },
+  ERR_CLUSTER_CONFLICT: { kind: 'conflict', next: 'look again and try once more; another host was faster' },
+  ERR_CLUSTER: { kind: 'internal', next: 'please report it with the stack' },
+  ERR_SEGMENT_IN_USE: { kind: 'conflict', next: 'choose another VXLAN id, or none to have one chosen' },
+  ERR_SEGMENTS_EXHAUSTED: { kind: 'exhausted', next: 'delete networks that nobody uses' },
   // plugins
   ERR_PLUGIN: { kind: 'unavailable', next: 'see the log of the plugin' },
   // API

@@ -15,6 +15,8 @@ export {
   type NetnsView,
   type RulesetModel,
 } from './mock-kernel'
+export { clusterSuite, type ClusterSuiteOptions } from './cluster-suite'
+export { MemoryBackend, MemoryCluster } from '../cluster/memory'
 export { kernelSuite, type KernelUnderTest } from './kernel-suite'
 export type { ConntrackEntry } from './model/state'
 export type { LinkSnapshot, NamespaceSnapshot, Snapshot } from './model/snapshot'

@@ -14,6 +14,7 @@ const CONTRACTS = [
   'lib/dns/contract',
   'lib/dns/files/contract',
   'lib/store/contract',
+  'lib/cluster/contract',
 ]
 const PURE = [
   ...CONTRACTS,
@@ -27,7 +28,7 @@ const PURE = [
 ]
 
 const NOUNS = ['lib/controller', 'lib/network', 'lib/endpoint', 'lib/sandbox', 'lib/options']
-const PARTS = ['lib/kernel', 'lib/store', 'lib/ipam', 'lib/firewall', 'lib/ports', 'lib/dns']
+const PARTS = ['lib/kernel', 'lib/store', 'lib/ipam', 'lib/firewall', 'lib/ports', 'lib/dns', 'lib/cluster']
 
 interface Rule {
   /** Folders or modules that it is about. */
@@ -42,6 +43,7 @@ const RULES: Rule[] = [
   { of: ['lib/base'], values: [] },
   { of: ['lib/kernel', 'lib/store'], values: ['lib/base'] },
   { of: ['lib/ipam', 'lib/firewall', 'lib/dns'], values: ['lib/base'], types: ['lib/kernel'] },
+  { of: ['lib/cluster'], values: ['lib/base', 'lib/ipam/contract'] },
   { of: ['lib/ports'], values: ['lib/base'], types: ['lib/kernel', 'lib/firewall'] },
   { of: ['lib/driver'], values: ['lib/base'], types: ['lib/kernel', 'lib/firewall'] },
   {
@@ -67,7 +69,7 @@ const RULES: Rule[] = [
   {
     of: ['drivers'],
     values: ['lib/base', 'lib/driver', 'lib/ipam/contract'],
-    types: ['lib/kernel', 'lib/firewall', 'lib/ipam'],
+    types: ['lib/kernel', 'lib/firewall', 'lib/ipam', 'lib/cluster/contract'],
   },
 ]
 

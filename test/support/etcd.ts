@@ -1,0 +1,163 @@
+/** An etcd of one's own for tests: one server on loopback, its data in a directory that is gone at the end. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+export class TestEtcd {
+  readonly directory = mkdtempSync(join(tmpdir(), 'libcnm-etcd-'))
+  #child: ChildProcess | undefined
+  #options: string[]
+  readonly #client: number
+  readonly #peer: number
+
+  private constructor(client: number, peer: number, options: string[]) {
+    this.#client = client
+    this.#peer = peer
+    this.#options = options
+  }
+
+  static async start(...options: string[]): Promise<TestEtcd> {
+    const [client, peer] = await freePorts(2)
+    const etcd = new TestEtcd(client as number, peer as number, options)
+    await etcd.run()
+    return etcd
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${this.#client}`
+  }
+  get port(): number {
+    return this.#client
+  }
+
+  /** Starts the server (again, on the same data) and waits until it answers. */
+  async run(): Promise<void> {
+    const peer = `http://127.0.0.1:${this.#peer}`
+    const child = spawn(
+      'etcd',
+      [
+        ...['--name', 'one', '--data-dir', join(this.directory, 'data'), '--unsafe-no-fsync'],
+        ...['--listen-client-urls', this.endpoint, '--advertise-client-urls', this.endpoint],
+        ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
+        ...['--initial-cluster', `one=${peer}`, '--logger', 'zap', '--log-level', 'error'],
+        ...['--heartbeat-interval', '50', '--election-timeout', '250'],
+        ...this.#options,
+      ],
+      { stdio: 'ignore' },
+    )
+    child.on('error', () => {})
+    this.#child = child
+    for (let attempt = 0; attempt < 400; attempt++) {
+      if (child.exitCode !== null) throw new Error(`etcd ended with ${child.exitCode}`)
+      const healthy = await fetch(`${this.endpoint}/health`).then(
+        async response => ((await response.json()) as { health: string }).health === 'true',
+        () => false,
+      )
+      if (healthy) return
+      await new Promise(resolve => setTimeout(resolve, 25))
+    }
+    throw new Error('etcd does not become healthy; is etcd-server installed?')
+  }
+
+  /** Ends it at once, as a power cut does. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    await new Promise<void>(resolve => {
+      child.once('exit', () => resolve())
+      child.kill(signal)
+    })
+  }
+
+  /** One call of the gateway: `post('/v3/kv/compaction', { revision })`. */
+  async post(path: string, body: unknown): Promise<Record<string, unknown>> {
+    const response = await fetch(`${this.endpoint}${path}`, { method: 'POST', body: JSON.stringify(body) })
+    return (await response.json()) as Record<string, unknown>
+  }
+
+  async stop(): Promise<void> {
+    await this.kill()
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** A way to a port of loopback that can be cut and healed: a host's line to etcd. */
+export class Line {
+  readonly #sockets = new Set<Socket>()
+  readonly #server: Server
+  #cut = false
+  /** Bytes are kept back while it is frozen: neither closed nor answered. */
+  #frozen = false
+
+  private constructor(readonly target: number) {
+    this.#server = createServer(client => this.#carry(client))
+  }
+
+  static async to(port: number): Promise<Line> {
+    const line = new Line(port)
+    await new Promise<void>(resolve => line.#server.listen(0, '127.0.0.1', resolve))
+    return line
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as { port: number }).port}`
+  }
+
+  #carry(client: Socket): void {
+    this.#track(client)
+    if (this.#cut) return void client.destroy()
+    const server = connect(this.target, '127.0.0.1')
+    this.#track(server)
+    client.on('close', () => server.destroy())
+    server.on('close', () => client.destroy())
+    client.pipe(server)
+    server.pipe(client)
+    if (this.#frozen) for (const socket of [client, server]) socket.pause()
+  }
+
+  #track(socket: Socket): void {
+    this.#sockets.add(socket)
+    socket.on('error', () => {})
+    socket.on('close', () => this.#sockets.delete(socket))
+  }
+
+  cut(): void {
+    this.#cut = true
+    for (const socket of this.#sockets) socket.destroy()
+  }
+  heal(): void {
+    this.#cut = false
+    this.#frozen = false
+    for (const socket of this.#sockets) socket.resume()
+  }
+  /** As a cable that is pulled: nobody is told. */
+  freeze(): void {
+    this.#frozen = true
+    for (const socket of this.#sockets) socket.pause()
+  }
+
+  async close(): Promise<void> {
+    this.cut()
+    await new Promise<void>(resolve => this.#server.close(() => resolve()))
+  }
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<Server>(resolve => {
+          const server = createServer()
+          server.listen(0, '127.0.0.1', () => resolve(server))
+        }),
+    ),
+  )
+  const ports = servers.map(server => (server.address() as { port: number }).port)
+  await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))))
+  return ports
+}
+
+export const hasEtcd = (): boolean => spawnSync('etcd', ['--version']).status === 0
