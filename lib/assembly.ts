@@ -1,8 +1,12 @@
 /** The only place where the parts are put together. */
 import { join } from 'node:path'
 import { CnmError } from './base/errors'
+import { Cluster } from './cluster/cluster'
+import type { Backend } from './cluster/contract'
+import type { EtcdOptions } from './cluster/etcd'
+import { ClusterIpamDriver, clusterPools } from './cluster/ipam'
 import { Locks } from './base/locks'
-import { SILENT } from './base/log'
+import { type Logger, SILENT } from './base/log'
 import { atomically } from './base/undo'
 import { machineId } from './core/boot'
 import { claimName } from './core/claim'
@@ -33,6 +37,7 @@ import { ipvlan } from '../drivers/ipvlan'
 import { macvlan } from '../drivers/macvlan'
 import { nullDriver } from '../drivers/null'
 import { NullIpamDriver } from '../drivers/ipam/null'
+import { overlay } from '../drivers/overlay'
 import { loadDriver, loadIpamDriver } from '../drivers/remote'
 import { Plugins } from '../drivers/remote/client'
 import { PLUGIN_DIRECTORIES } from '../drivers/remote/discovery'
@@ -78,7 +83,10 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     undo.push('close the warm sandboxes', () => warm.close())
     if (settings.warmSandboxes) await warm.start()
 
+    const cluster = settings.cluster && openCluster(settings, settings.cluster, events, log)
+    if (cluster) undo.push('leave the cluster', () => cluster.close())
     const plugins = new Plugins(settings.pluginDirectories ?? PLUGIN_DIRECTORIES)
+    const { registry: ipam, joinCluster } = ipamOf(settings, plugins, cluster)
     const context: Context = {
       name: settings.name,
       settings,
@@ -102,8 +110,10 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       openHostListener,
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,
-      drivers: driversOf(settings, plugins),
-      ipam: ipamOf(settings, plugins),
+      drivers: driversOf(settings, plugins, cluster),
+      ipam,
+      cluster,
+      joinCluster,
       mustBeOpen() {
         if (this.closing) throw new CnmError('ERR_CLOSED', `controller ${settings.name} is closed`)
       },
@@ -116,6 +126,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       async close() {
         await reaper.settle()
         await warm.close()
+        await cluster?.close()
         for (const driver of context.drivers.values()) await driver.close?.()
         await publisher.close()
         await firewall.stop()
@@ -176,27 +187,87 @@ async function chooseFirewall(
   return firewall
 }
 
-function driversOf(settings: ControllerOptions, plugins: Plugins): Registry<Driver> {
+/** etcd3 is loaded by those who use it only: it takes a third of a second. */
+function openEtcd(options: EtcdOptions): Backend {
+  const { EtcdBackend } = require('./cluster/etcd') as typeof import('./cluster/etcd')
+  return new EtcdBackend(options)
+}
+
+/** This host's place in the cluster, not yet taken: {@link Cluster.start} is for when the stored state is back. */
+function openCluster(
+  { name, hostId }: ControllerOptions,
+  settings: NonNullable<ControllerOptions['cluster']>,
+  events: Events,
+  log: Logger,
+): Cluster {
+  const { endpoints = [], credentials, tls, timeout, prefix, host, lease } = settings
+  const backend = settings.backend ?? openEtcd({ endpoints, credentials, tls, timeout })
+  return new Cluster({
+    backend,
+    prefix,
+    host,
+    hostId: `${hostId ?? machineId()} ${name}`,
+    leaseSeconds: lease,
+    patience: Math.min(timeout, 2_000),
+    listener: {
+      connected: () => {
+        log.info(`host ${host.name} is connected to ${backend.name}`)
+        events.emit({ type: 'cluster.connected', host: host.name, store: backend.name })
+      },
+      lost: error => {
+        log.warn(`host ${host.name} has lost ${backend.name}`, { error })
+        events.emit({ type: 'cluster.lost', host: host.name, store: backend.name, error })
+      },
+      garbage: (key, reason) => {
+        log.warn(`${key} in ${backend.name} is no record of ours: ${reason}`)
+        events.emit({ type: 'cluster.garbage', key, reason })
+      },
+      problem: (message, error) => {
+        log.error(message, { error })
+        events.emit({ type: 'problem', message, error })
+      },
+    },
+  })
+}
+
+function driversOf(settings: ControllerOptions, plugins: Plugins, cluster?: Cluster): Registry<Driver> {
   const drivers = new Registry<Driver>(
     'network driver',
     name => loadDriver(plugins, name) as Promise<Driver | undefined>,
   )
-  for (const driver of [bridge({ mtu: settings.mtu }), hostDriver(), nullDriver(), macvlan(), ipvlan()])
+  const spanning = overlay({
+    cluster: cluster && { host: cluster.host, segments: cluster.claims },
+    port: settings.cluster?.tunnelPort,
+  })
+  for (const driver of [
+    bridge({ mtu: settings.mtu }),
+    hostDriver(),
+    nullDriver(),
+    macvlan(),
+    ipvlan(),
+    spanning,
+  ])
     drivers.register(driver as Driver, true)
   for (const driver of settings.drivers) drivers.register(driver)
   return drivers
 }
 
-function ipamOf(settings: ControllerOptions, plugins: Plugins): Registry<IpamDriver> {
+function ipamOf(
+  settings: ControllerOptions,
+  plugins: Plugins,
+  cluster?: Cluster,
+): { registry: Registry<IpamDriver>; joinCluster?: () => void } {
   const registry = new Registry<IpamDriver>('IPAM driver', name => loadIpamDriver(plugins, name))
-  const local = settings.addressPools
-  registry.register(
-    new DefaultIpamDriver({ localPools: local, hostId: settings.hostId ?? machineId() }),
-    true,
-  )
+  const local = new DefaultIpamDriver({
+    localPools: settings.addressPools,
+    hostId: settings.hostId ?? machineId(),
+  })
+  const { prefix = '', addressPools: pools = clusterPools(prefix) } = settings.cluster ?? {}
+  const shared = cluster && new ClusterIpamDriver({ cluster, local, pools })
+  registry.register(shared ?? local, true)
   registry.register(new NullIpamDriver(), true)
   for (const driver of settings.ipamDrivers) registry.register(driver)
-  return registry
+  return { registry, joinCluster: shared && (() => shared.restored()) }
 }
 
 /** A driver handed in from outside must at least look like one. */

@@ -17,6 +17,9 @@ import { customRecords } from './core/names'
 import { createPredefined } from './core/predefined'
 import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
+import { Spanning } from './core/spanning'
+import { WaysOut } from './core/ways-out'
+import type { Cluster } from './cluster/cluster'
 import type { HostListener } from './dns/contract'
 import type { Driver, DriverNetwork, NetworkSpec } from './driver/contract'
 import { fromLabels } from './driver/options'
@@ -86,11 +89,30 @@ export class Controller {
         },
       ],
     })
+    const { cluster } = this.#context
+    this.#context.waysOut = new WaysOut({
+      findNetwork: name => this.#networksByName.get(name),
+      makeNetwork: input => this.makeNetwork(input, false),
+    })
+    if (cluster)
+      this.#context.spanning = new Spanning(this.#context, cluster, {
+        ...this.#world,
+        networkById: id => this.#networks.get(id),
+      })
     await restore(this.#context, records, this.#world)
+    if (cluster) await this.#enterCluster(cluster)
     await this.#drift.start()
     // Last, since nothing takes them back.
     if (settings.predefined)
       await createPredefined(this, settings.predefined === true ? {} : settings.predefined)
+  }
+
+  /** What is back from the store is had without asking; from here on the cluster is asked. */
+  async #enterCluster(cluster: Cluster): Promise<void> {
+    this.#context.spanning?.restored()
+    this.#context.joinCluster?.()
+    await cluster.start()
+    await this.#context.spanning?.idle()
   }
 
   /** Names this controller: its firewall table, its run directory, the mark on its links. */
@@ -215,6 +237,7 @@ export class Controller {
       const removal = await driver.deleteNetwork(network.forDriver, host, siblings)
       void removal // its changes are those that the plan's own undo makes
     })
+    if (driver.spanning && !config.configOnly) await this.#context.spanning?.define(record, undo)
     undo.push('forget the record', () => store.write({ remove: [{ kind: 'network', id: record.id }] }))
     await store.write({ put: [{ kind: 'network', id: record.id, version: 1, value: record }] })
     await carryOut(host, plan, `network ${record.name}`, undo)
@@ -577,6 +600,7 @@ export class Controller {
     this.#closing ??= (async () => {
       this.#context.closing = true
       await this.#context.locks.idle()
+      await this.#context.spanning?.idle()
       this.#drift.stop()
       for (const listener of this.#listeners) await listener.close()
       await this.#context.reaper.settle()

@@ -4,6 +4,7 @@ import { parse } from './base/parse'
 import { atomically } from './base/undo'
 import type { Context } from './core/context'
 import { type EndpointRecord, endpointSpec } from './core/records'
+import { wayOutOf } from './core/ways-out'
 import type { Network } from './network'
 import { JoinOptions, type JoinInput } from './options'
 import type { PortBinding, PublishedPort } from './ports/contract'
@@ -80,7 +81,18 @@ export class Endpoint {
   }
   /** What is published at present: nothing before the join, nor while another endpoint is the sandbox's gateway. */
   get ports(): readonly PublishedPort[] {
-    return this.sandbox?.publishedBy(this) ?? []
+    const { sandbox } = this
+    if (!sandbox) return []
+    if (!this.network.implementation.spanning) return sandbox.publishedBy(this)
+    // Its ports are published where the way out is.
+    const wayOut = wayOutOf(sandbox)
+    const { ports } = this.#record.config
+    return (wayOut?.ports ?? []).filter(published =>
+      ports.some(
+        ({ containerPort, protocol }) =>
+          containerPort === published.containerPort && protocol === published.protocol,
+      ),
+    )
   }
 
   /** @internal */
@@ -118,7 +130,13 @@ export class Endpoint {
           `endpoint ${this.name} is already in sandbox ${join.sandboxId.slice(0, 12)}: another container is attached to the same network endpoint`,
           { endpoint: this.id, sandbox: join.sandboxId },
         )
-      await atomically(undo => sandbox.attach(this, options, undo))
+      const { spanning, waysOut } = this.#context
+      const spans = this.network.implementation.spanning !== undefined
+      await atomically(async undo => {
+        if (spans) await spanning?.enter(this, sandbox, undo)
+        await sandbox.attach(this, options, undo)
+        if (spans) await waysOut?.follow(sandbox, undo)
+      })
       this.#context.events.emit({
         type: 'endpoint.join',
         network: this.#networkRef(),
@@ -149,12 +167,25 @@ export class Endpoint {
   /** @internal The caller holds the locks of both. */
   async leaveLocked(sandbox: Sandbox): Promise<void> {
     await sandbox.detach(this)
+    await this.#afterLeave(sandbox)
     this.#context.events.emit({
       type: 'endpoint.leave',
       network: this.#networkRef(),
       endpoint: { id: this.id, name: this.name },
       sandbox: { id: sandbox.id, containerId: sandbox.containerId },
     })
+  }
+
+  /** What goes with the last of a network, or of a sandbox. It has left: failures are told and stop nothing. */
+  async #afterLeave(sandbox?: Sandbox): Promise<void> {
+    if (!this.network.implementation.spanning) return
+    const { spanning, waysOut, log } = this.#context
+    try {
+      await spanning?.left(this)
+      if (sandbox) await waysOut?.follow(sandbox, { push() {} })
+    } catch (error) {
+      log.warn(`${this.name} left, but not all of it could be cleared`, { error })
+    }
   }
 
   /**
@@ -171,19 +202,36 @@ export class Endpoint {
           this.#record.config.ports = before
         })
         this.#record.config.ports = wanted
-        if (this.sandbox) await this.sandbox.republish(this, undo)
+        const { sandbox } = this
+        if (sandbox) await sandbox.republish(this, undo)
         undo.push('old record', () => this.save())
         await this.save()
+        if (sandbox && this.network.implementation.spanning)
+          await this.#context.waysOut?.follow(sandbox, undo)
       }),
     )
     this.tellUpdate()
     return this.ports
   }
 
+  /** @internal {@link updatePorts} of an endpoint whose sandbox's lock the caller holds. */
+  async publishLocked(ports: EndpointRecord['config']['ports']): Promise<void> {
+    await atomically(async undo => {
+      const before = this.#record.config.ports
+      undo.push('old ports', () => {
+        this.#record.config.ports = before
+      })
+      this.#record.config.ports = ports
+      if (this.sandbox) await this.sandbox.republish(this, undo)
+      await this.save()
+    })
+  }
+
   /** Takes the endpoint out of (or back into) the answers to its names and aliases. */
   setHealth(healthy: boolean): void {
     this.#mustLive()
     this.#context.names.setHealth(this.id, healthy)
+    if (this.network.implementation.spanning) this.#context.spanning?.changed(this, healthy)
   }
 
   /** Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at once. */
@@ -284,6 +332,7 @@ export class Endpoint {
           .catch((error: unknown) => log.warn(`cannot release ${held.address}`, { error }))
     this.#gone = true
     this.#hooks.forget()
+    await this.#afterLeave()
     events.emit({
       type: 'endpoint.delete',
       network: this.#networkRef(),

@@ -244,6 +244,7 @@ export class Network {
       endpoint.record.name = wanted
       this.#byName.set(wanted, endpoint)
       await endpoint.save()
+      if (this.#spans) this.#context.spanning?.changed(endpoint)
     })
   }
 
@@ -483,6 +484,8 @@ export class Network {
         },
       )
     }
+    // First of all: other hosts may have endpoints on it, and none may join any more.
+    if (this.#spans) await this.#context.spanning?.undefine(this)
     // Asked before the point of no return, since a driver may refuse.
     const plan = this.configOnly ? {} : await this.#askDriver()
     await atomically(async undo => {
@@ -507,6 +510,23 @@ export class Network {
     this.#gone = true
     this.#hooks.forget(this)
     events.emit({ type: 'network.delete', network: this.#ref() })
+  }
+
+  get #spans(): boolean {
+    return this.#driver.spanning !== undefined && !this.configOnly
+  }
+
+  /** @internal Another host deleted it: nothing of it is on this host but the record. */
+  async vanish(): Promise<void> {
+    const keys = [`network ${this.id}`, `networks of ${this.driver}`]
+    await this.#context.locks.runAll(keys, async () => {
+      if (this.#gone || this.#endpoints.size) return
+      this.#context.names.removeNetwork(this.id)
+      await this.#context.store.write({ remove: [{ kind: 'network', id: this.id }] })
+      this.#gone = true
+      this.#hooks.forget(this)
+      this.#context.events.emit({ type: 'network.delete', network: this.#ref() })
+    })
   }
 
   /** A delete that a crash interrupts after this is finished at the next start. */

@@ -1,6 +1,7 @@
 /** The option schemas of the public methods. Parsed once, there; inside, types are trusted. */
 import { z } from 'zod'
 import type { Logger } from './base/log'
+import type { Backend } from './cluster/contract'
 import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
 import type { IpamDriver } from './ipam/contract'
 import type { Driver } from './driver/contract'
@@ -244,6 +245,8 @@ const addressPool = z.strictObject({ base: cidr(), size: z.number().int().min(0)
 const instance = <T>(what: string) =>
   z.custom<T>(value => typeof value === 'object' && value !== null, `must be ${what}`)
 
+const pem = () => z.union([z.string(), instance<Buffer>('text or a Buffer')])
+
 export const ControllerOptions = z
   .strictObject({
     /** Names this controller: its firewall table, its run directory, the mark on its links. Two on one host need two names. */
@@ -306,6 +309,48 @@ export const ControllerOptions = z
       .array(z.string().startsWith('/', 'must be an absolute path'))
       .optional()
       .describe("default: Docker's"),
+    /** Networks that span hosts: their common store, and this host's place among them. */
+    cluster: z
+      .strictObject({
+        /** Of etcd v3: `http://10.0.0.1:2379`, https for TLS. */
+        endpoints: z
+          .array(z.string().regex(/^https?:\/\/[^/\s]+$/, 'must be http(s)://HOST:PORT'))
+          .min(1)
+          .optional(),
+        /** Instead of etcd: a store of one's own, or the one in memory of libcnm/testing. */
+        backend: instance<Backend>('a cluster backend').optional(),
+        /** Of all keys. */
+        prefix: z
+          .string()
+          .regex(/^(\/[A-Za-z0-9_.-]+)+$/, 'must be /NAME or /NAME/NAME')
+          .default('/libcnm'),
+        credentials: z.strictObject({ username: z.string().min(1), password: z.string() }).optional(),
+        /** PEM. */
+        tls: z
+          .strictObject({ ca: pem().optional(), cert: pem().optional(), key: pem().optional() })
+          .optional(),
+        host: z.strictObject({
+          /** Unique in the cluster. */
+          name: z
+            .string()
+            .regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/, 'must be 1-128 letters, digits, "_", "." or "-"'),
+          /** Where tunnels to this host end: one of its addresses, which the other hosts can reach. */
+          address: ip(),
+        }),
+        /** Seconds that the others wait for a host that is silent before they withdraw its endpoints. */
+        lease: z.number().int().min(1).max(3600).default(15),
+        /** Milliseconds that one request to the store may take. */
+        timeout: z.number().int().min(100).max(60_000).default(5_000),
+        /** UDP port of VXLAN; the same on all hosts. */
+        tunnelPort: z.number().int().min(1).max(65535).default(4789),
+        /** Cut into subnets for networks that ask for none. Default: 10.0.0.0/8 in /24, and a unique local /48. */
+        addressPools: z.array(addressPool).optional(),
+      })
+      .refine(
+        ({ endpoints, backend }) => (endpoints === undefined) !== (backend === undefined),
+        'needs endpoints (of etcd)',
+      )
+      .optional(),
     kernel: instance<Kernel>('a kernel').optional(),
     log: instance<Logger>('a logger').optional(),
   })

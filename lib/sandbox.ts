@@ -21,6 +21,7 @@ import {
 } from './core/inside'
 import { markOf } from './core/mark'
 import { dnsNames, hostsEntries, nameRecord } from './core/names'
+import { FALLBACK_LABEL } from './core/ways-out'
 import { gatewayChanges, NO_PROXY_6TO4, sandboxOptions } from './core/outside'
 import type { JoinRecord, SandboxRecord } from './core/records'
 import type { SandboxResolver, SandboxView } from './dns/contract'
@@ -1379,9 +1380,6 @@ const SPARED = new Set(['0.0.0.0/0', '::/0', 'fe80::/64', 'ff00::/8'])
 const NAMESPACE_GRACE = 500
 
 const IPV6_DEFAULT = 'net/ipv6/conf/default/disable_ipv6'
-
-/** On networks whose only purpose is to give sandboxes a way out. */
-export const FALLBACK_LABEL = 'libcnm.fallback-gateway'
 
 const REFRESHABLE = SandboxOptions.pick({
   hostname: true,

@@ -194,6 +194,17 @@ export class Claims implements Segments {
     throw new CnmError('ERR_CLUSTER_CONFLICT', `no pool could be taken: ${ATTEMPTS} times others were faster`)
   }
 
+  /** Takes a pool again that the store has lost. */
+  async reclaimPool(pool: string): Promise<void> {
+    const key = `${this.#root}/pools/${slug(pool)}`
+    await this.#cluster.ask(() =>
+      this.#backend.transact({
+        if: [{ key, is: 'absent' }],
+        put: [{ key, value: JSON.stringify({ host: this.#cluster.host.name }) }],
+      }),
+    )
+  }
+
   /** With all addresses that are left in it. */
   async releasePool(pool: string): Promise<void> {
     await this.#cluster.ask(() =>

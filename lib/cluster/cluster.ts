@@ -113,6 +113,7 @@ export class Cluster {
     removeClaims = [],
   }: ClusterWrite): Promise<boolean> {
     await this.ready()
+    const gone = remove.some(({ kind, id }) => this.#mirror.get(kind, id) !== undefined)
     const { done, revision } = await this.#ask(() =>
       this.#backend.transact({
         if: conditions,
@@ -126,7 +127,7 @@ export class Cluster {
         remove: [...remove.map(({ kind, id }) => this.keyOf(kind, id)), ...removeClaims],
       }),
     )
-    if (done) await this.#reached(revision)
+    if (done && (put.length || gone)) await this.#reached(revision)
     return done
   }
 

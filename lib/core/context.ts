@@ -18,9 +18,12 @@ import type { Kernel, Stack } from '../kernel/kernel'
 import type { ControllerOptions } from '../options'
 import type { PortPublisher } from '../ports/contract'
 import type { Store } from '../store/contract'
+import type { Cluster } from '../cluster/cluster'
 import type { Events } from './events'
 import type { Reaper } from './reaper'
+import type { Spanning } from './spanning'
 import type { Warm } from './warm'
+import type { WaysOut } from './ways-out'
 
 /** What a controller's nouns share: the parts, and the settings they were made with. */
 export interface Context {
@@ -52,6 +55,14 @@ export interface Context {
   /** Keys of namespaces whose sandbox is being made. */
   readonly unborn: Set<string>
   readonly log: Logger
+  /** This host's place in a cluster. */
+  readonly cluster?: Cluster
+  /** Networks that span hosts; there when {@link cluster} is, from the controller's start on. */
+  spanning?: Spanning
+  /** The stored state is back: global addresses are from now on asked of the cluster. */
+  readonly joinCluster?: () => void
+  /** Ways out for sandboxes whose networks have none. */
+  waysOut?: WaysOut
   /** No new operation begins any more. */
   closing: boolean
   /** Throws ERR_CLOSED while {@link closing}. */

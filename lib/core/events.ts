@@ -36,6 +36,13 @@ export type CnmEvent = { time: number } & (
   | { type: 'firewall.repaired' | 'firewall.problem'; problems: FirewallProblem[] }
   /** A route of the host (a VPN, say) now covers the subnet of a network. */
   | { type: 'network.shadowed'; network: NetworkRef; subnet: string; route: string }
+  /** The cluster's store is (again) there, or not: networks that span hosts cannot be changed meanwhile. */
+  | { type: 'cluster.connected'; host: string; store: string }
+  | { type: 'cluster.lost'; host: string; store: string; error: unknown }
+  /** A host of the cluster appeared, or its lease ended. */
+  | { type: 'host.join' | 'host.leave'; host: { name: string; address: string } }
+  /** A record in the cluster's store that is none, and is ignored. */
+  | { type: 'cluster.garbage'; key: string; reason: string }
   /** Something failed in the background; nobody was waiting for it. */
   | { type: 'problem'; message: string; error: unknown }
 )

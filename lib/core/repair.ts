@@ -85,17 +85,22 @@ export async function sweepStrays(context: Context, world: World): Promise<void>
 async function rebuild(context: Context, network: Network, world: World): Promise<void> {
   const { host, locks, store } = context
   await locks.runAll([`network ${network.id}`, `networks of ${network.driver}`], async () => {
-    if (!world.networks().includes(network) || (network.link && (await host.link(network.link)))) return
-    const { plan, state } = await network.implementation.createNetwork(
-      network.forDriver.spec,
-      host,
-      world.siblings(network),
-    )
-    await carryOut(host, plan, 'rebuild', { push() {} })
-    const { record } = network
-    // The name stays: a driver may have chosen it at random.
-    record.state = { ...record.state, ...state, link: record.state.link ?? state.link }
-    await store.write({ put: [{ kind: 'network', id: network.id, version: 1, value: record }] })
+    const spans = network.implementation.spanning !== undefined
+    if (!world.networks().includes(network)) return
+    if (network.link && (await host.link(network.link))) return
+    if (spans) await context.spanning?.rebuild(network)
+    else {
+      const { plan, state } = await network.implementation.createNetwork(
+        network.forDriver.spec,
+        host,
+        world.siblings(network),
+      )
+      await carryOut(host, plan, 'rebuild', { push() {} })
+      const { record } = network
+      // The name stays: a driver may have chosen it at random.
+      record.state = { ...record.state, ...state, link: record.state.link ?? state.link }
+      await store.write({ put: [{ kind: 'network', id: network.id, version: 1, value: record }] })
+    }
     for (const endpoint of network.endpoints()) {
       const attachment = endpoint.record.join?.attachment
       const port = attachment?.interface?.source

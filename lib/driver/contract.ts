@@ -152,6 +152,37 @@ export interface Capabilities {
   sharedMac?: boolean
 }
 
+/** An endpoint of the network that is on another host. */
+export interface Peer {
+  id: string
+  name: string
+  mac: string
+  /** ADDRESS/LENGTH */
+  ipv4?: string
+  ipv6?: string
+  /** Where tunnels to its host end. */
+  vtep: string
+}
+
+/**
+ * Networks that span the hosts of a cluster. One host creates them; every other one is told, and makes its part when the
+ * first endpoint joins there. The core keeps what a host needs to reach endpoints elsewhere.
+ */
+export interface Spanning<O = unknown> {
+  /** What other hosts must know of `state.data`; checked when it is read. */
+  readonly data: z.ZodType<Record<string, unknown>>
+  /** Sandboxes get a second interface, the way out, unless the network is internal. */
+  readonly gatewayBridge: boolean
+  /** What is on this host while endpoints are joined here: the plan before the first, its `undo` after the last. */
+  settle(network: DriverNetwork<O>, host: HostView): Promise<{ link: string; plan: Plan }>
+  /** How an endpoint elsewhere is reached. May be carried out again. */
+  reach(network: DriverNetwork<O>, peer: Peer): { changes: Change[]; undo: Change[] }
+  /** Removes what leads to none of the peers. */
+  prune(network: DriverNetwork<O>, host: HostView, peers: Peer[]): Promise<Change[]>
+  /** Takes again, from a store that lost it, what the network has of it. */
+  reclaim(network: DriverNetwork<O>): Promise<void>
+}
+
 export interface Driver<O = unknown> {
   readonly name: string
   readonly capabilities: Capabilities
@@ -191,5 +222,7 @@ export interface Driver<O = unknown> {
     families: Family[],
     options: Record<string, unknown>,
   ): Promise<void>
+  /** Present: networks of this driver are known to all hosts of the cluster. */
+  readonly spanning?: Spanning<O>
   close?(): Promise<void>
 }

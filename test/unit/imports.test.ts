@@ -52,7 +52,11 @@ const RULES: Rule[] = [
     types: [...PARTS, ...NOUNS, 'lib/driver'],
   },
   // The nouns know one another; only the controller opens the assembly.
-  { of: ['lib/controller'], values: [...NOUNS, 'lib/core', 'lib/base', ...PURE, 'lib/assembly'] },
+  {
+    of: ['lib/controller'],
+    values: [...NOUNS, 'lib/core', 'lib/base', ...PURE, 'lib/assembly'],
+    types: ['lib/cluster'],
+  },
   { of: NOUNS.slice(1), values: [...NOUNS, 'lib/core', 'lib/base', ...PURE] },
   {
     of: ['lib/api'],

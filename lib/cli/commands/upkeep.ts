@@ -113,6 +113,9 @@ function describe(event: CnmEvent): string {
   if ('network' in event) return `${event.network.name} driver=${event.network.driver}`
   if ('differences' in event) return event.differences.map(({ message }) => message).join('; ')
   if ('problems' in event) return event.problems.map(({ message }) => message).join('; ')
+  if ('store' in event) return `${event.host} ${event.store}`
+  if ('host' in event) return `${event.host.name} ${event.host.address}`
+  if ('key' in event) return `${event.key}: ${event.reason}`
   return event.message
 }
 

@@ -1,0 +1,128 @@
+import { contains, familyOf, parseCidr } from '../../lib/base/cidr'
+import { CnmError } from '../../lib/base/errors'
+import { randomHex } from '../../lib/base/ids'
+import type { ClusterHost, Segments } from '../../lib/cluster/contract'
+import type { Attachment, Driver, EndpointSpec, JoinRequest, NetworkSpec } from '../../lib/driver/contract'
+import type { RouteSpec } from '../../lib/kernel/kernel'
+import { LABELS, OverlayData, OverlayOptions } from './options'
+import { dataOf, mtuFor, type Network, prune, reach, settle } from './tunnel'
+
+/** IANA's, for VXLAN (RFC 7348). */
+const PORT = 4789
+
+export interface OverlaySettings {
+  /** Absent: this host is in no cluster, and cannot have such networks. */
+  cluster?: { host: ClusterHost; segments: Segments }
+  /** UDP port of the tunnels; the same on all hosts. */
+  port?: number
+}
+
+/**
+ * A network that spans hosts: on each host a bridge and a VXLAN tunnel, an endpoint a veth pair as with the bridge driver.
+ * Where endpoints of other hosts are is told by the cluster: nothing is learned from packets.
+ */
+export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<OverlayOptions> {
+  const needed = () => {
+    if (cluster) return cluster
+    throw new CnmError(
+      'ERR_CLUSTER_REQUIRED',
+      'overlay networks span hosts: this controller is in no cluster',
+    )
+  }
+  return {
+    name: 'overlay',
+    capabilities: { dataScope: 'global', connectivityScope: 'global' },
+    options: OverlayOptions,
+    labels: LABELS,
+    async createNetwork(spec, host) {
+      const { host: self, segments } = needed()
+      validate(spec)
+      const mtu = spec.options.mtu ?? (await mtuFor(self.address, host))
+      if (spec.ipv6 && mtu < 1280)
+        throw new CnmError(
+          'ERR_INVALID_CONFIG',
+          `network ${spec.name}: IPv6 needs an MTU of 1280 (RFC 8200), and there are ${mtu} bytes`,
+          { mtu },
+        )
+      const vni = await segments.take(spec.id, spec.options.id)
+      return { state: { mtu, data: { vni, port } } }
+    },
+    async deleteNetwork(network) {
+      await needed().segments.giveBack(network.spec.id, dataOf(network).vni)
+      return {}
+    },
+    async join(network, endpoint, request) {
+      return join(network, endpoint, request)
+    },
+    async leave(_network, _endpoint, { interface: made }) {
+      return made?.source ? { changes: [{ op: 'removeLink', link: made.source, ifExists: true }] } : {}
+    },
+    async info(network) {
+      return { vni: dataOf(network).vni }
+    },
+    spanning: {
+      data: OverlayData,
+      gatewayBridge: true,
+      settle: (network, host) => settle(network, needed().host.address, host),
+      reach,
+      prune,
+      async reclaim(network) {
+        await needed().segments.take(network.spec.id, dataOf(network).vni)
+      },
+    },
+  }
+}
+
+function validate({ name, pools, options }: NetworkSpec<OverlayOptions>): void {
+  if (pools.length === 0)
+    throw new CnmError('ERR_INVALID_CONFIG', `network ${name}: IPv4 or IPv6 must be enabled`)
+  if (options.encrypted)
+    throw new CnmError(
+      'ERR_UNSUPPORTED',
+      `network ${name}: encrypted overlay networks are not there yet; protect the underlay instead (WireGuard, IPsec)`,
+    )
+}
+
+function join(network: Network, endpoint: EndpointSpec, request: JoinRequest): Attachment {
+  const { state, spec } = network
+  const port = `veth${randomHex(7)}`
+  const own = [endpoint.ipv4, endpoint.ipv6].flatMap(cidr => (cidr ? [cidr] : []))
+  return {
+    plan: {
+      changes: [
+        {
+          op: 'addLink',
+          link: {
+            kind: 'veth',
+            name: port,
+            mtu: state.mtu,
+            master: state.link,
+            up: true,
+            peer: {
+              name: request.interfaceName,
+              index: request.interfaceIndex,
+              netns: request.netns,
+              mac: endpoint.mac,
+              mtu: state.mtu,
+            },
+          },
+        },
+      ],
+      undo: [{ op: 'removeLink', link: port, ifExists: true }],
+    },
+    interface: { arrives: 'born', source: port, mac: endpoint.mac, mtu: state.mtu },
+    routes: routesTo(spec, own),
+  }
+}
+
+/** The network's other subnets are on the same wire. */
+function routesTo({ pools }: NetworkSpec<OverlayOptions>, own: string[]): RouteSpec[] {
+  const families = new Set(own.map(familyOf))
+  const direct = (subnet: string) =>
+    own.some(cidr => cidr.endsWith(subnet.slice(subnet.indexOf('/'))) && inside(cidr, subnet))
+  return pools
+    .filter(({ family, subnet }) => families.has(family) && !direct(subnet))
+    .map(({ subnet }) => ({ destination: subnet, scope: 'link' as const }))
+}
+
+const inside = (cidr: string, subnet: string): boolean => contains(parseCidr(subnet), parseCidr(cidr))

@@ -1,0 +1,452 @@
+/**
+ * Networks that span hosts, between the cluster and the nouns: definitions come and go as other hosts create and delete;
+ * a host has its part of a network while endpoints are joined there, and then follows where the others are.
+ */
+import { addressOf } from '../base/cidr'
+import { CnmError } from '../base/errors'
+import type { Undo } from '../base/undo'
+import type { ClusterChange } from '../cluster/mirror'
+import type { Cluster } from '../cluster/cluster'
+import type { EndpointRecord as RemoteEndpoint, NetworkDefinition } from '../cluster/records'
+import type { Driver, Peer, Spanning as SpanningDriver } from '../driver/contract'
+import type { Endpoint } from '../endpoint'
+import type { Change } from '../kernel/kernel'
+import type { Network } from '../network'
+import { NetworkOptions } from '../options'
+import type { Sandbox } from '../sandbox'
+import { applyLeniently, type Context } from './context'
+import { dnsNames } from './names'
+import type { NetworkRecord } from './records'
+
+export interface SpanningWorld {
+  networks(): Network[]
+  networkById(id: string): Network | undefined
+  addNetwork(record: NetworkRecord, driver: Driver): Network
+}
+
+/** A network's part on this host. */
+interface Presence {
+  /** Endpoints elsewhere, as the kernel knows them. */
+  readonly applied: Map<string, RemoteEndpoint>
+  /** The kernel may know more than `applied`, from before a restart. */
+  unknown: boolean
+}
+
+export class Spanning {
+  readonly #context: Context
+  readonly #cluster: Cluster
+  readonly #world: SpanningWorld
+  readonly #present = new Map<string, Presence>()
+  readonly #unhealthy = new Set<string>()
+  #following: Promise<unknown> = Promise.resolve()
+  #settled = false
+
+  constructor(context: Context, cluster: Cluster, world: SpanningWorld) {
+    this.#context = context
+    this.#cluster = cluster
+    this.#world = world
+    cluster.onChange(changes => this.#follow(changes))
+    context.events.on('cluster.connected', () => this.#connected())
+  }
+
+  /* ------------------------------------------------------------------ definitions */
+
+  /** Makes the network known to all hosts. Throws ERR_NETWORK_EXISTS, ERR_CLUSTER_UNAVAILABLE. */
+  async define(record: NetworkRecord, undo: Undo): Promise<void> {
+    undo.push('undefine it', () => this.#undefine(record))
+    if (await this.#define(record)) return
+    throw new CnmError(
+      'ERR_NETWORK_EXISTS',
+      `network with name ${record.name} already exists in the cluster`,
+      {
+        name: record.name,
+      },
+    )
+  }
+
+  async #define(record: NetworkRecord): Promise<boolean> {
+    const nameKey = this.#cluster.claims.nameKey(record.name)
+    const key = this.#cluster.keyOf('network', record.id)
+    return this.#cluster.write({
+      if: [
+        { key: nameKey, is: 'absent' },
+        { key, is: 'absent' },
+      ],
+      put: [{ kind: 'network', value: definitionOf(record) }],
+      putClaims: [{ key: nameKey, value: record.id }],
+    })
+  }
+
+  async #undefine({ id, name }: NetworkRecord): Promise<boolean> {
+    const nameKey = this.#cluster.claims.nameKey(name)
+    const found = this.#cluster.get('network', id) !== undefined
+    return this.#cluster.write({
+      if: [
+        { prefix: this.#cluster.keyOf('endpoint', `${id}/`), is: 'empty' },
+        ...(found ? [{ key: nameKey, value: id }] : []),
+      ],
+      remove: [{ kind: 'network', id }],
+      removeClaims: found ? [nameKey] : [],
+    })
+  }
+
+  /** No host has it any more. Throws ERR_NETWORK_IN_USE naming who is on it elsewhere, ERR_CLUSTER_UNAVAILABLE. */
+  async undefine(network: Network): Promise<void> {
+    if (await this.#undefine(network.record)) return
+    const users = this.#cluster.endpointsOf(network.id)
+    throw new CnmError(
+      'ERR_NETWORK_IN_USE',
+      `network ${network.name} has active endpoints on other hosts (${users.map(({ name, host }) => `${name} on ${host}`).join(', ')})`,
+      { network: network.id, endpoints: users.map(({ id }) => id) },
+    )
+  }
+
+  async #adopt(definition: NetworkDefinition): Promise<void> {
+    if (this.#world.networkById(definition.id)) return
+    const { log, events } = this.#context
+    try {
+      const record = await this.#recordOf(definition)
+      if (this.#world.networks().some(({ name }) => name === definition.name))
+        throw new CnmError(
+          'ERR_NETWORK_EXISTS',
+          `network ${definition.name} of the cluster has the name of a network of this host`,
+          { name: definition.name },
+        )
+      await this.#context.store.write({
+        put: [{ kind: 'network', id: record.id, version: 1, value: record }],
+      })
+      this.#world.addNetwork(record, await this.#context.drivers.get(record.driver))
+      events.emit({ type: 'network.create', network: refOf(record) })
+    } catch (error) {
+      log.warn(`network ${definition.name} of the cluster cannot be had here`, { error })
+      events.emit({
+        type: 'problem',
+        message: `network ${definition.name} of the cluster cannot be had here`,
+        error,
+      })
+    }
+  }
+
+  /** Everything is looked at once more, by the schemas of this version and of the driver. */
+  async #recordOf(definition: NetworkDefinition): Promise<NetworkRecord> {
+    const driver = await this.#context.drivers.get(definition.driver)
+    if (!driver.spanning)
+      throw new CnmError('ERR_SCOPE', `networks of driver ${definition.driver} do not span hosts`)
+    const { mtu, data, id, name, created, ipv4, ipv6, pools, driverOptions } = definition
+    return {
+      id,
+      name,
+      driver: definition.driver,
+      scope: 'global',
+      created,
+      predefined: false,
+      ipv4,
+      ipv6,
+      config: NetworkOptions.parse(definition.config),
+      driverOptions: driver.options.parse(driverOptions),
+      pools,
+      state: { mtu, data: driver.spanning.data.parse(data) },
+      deleting: false,
+    }
+  }
+
+  /** The network is gone from the cluster. One that has endpoints here is made known again: nobody may take it away. */
+  async #vanish(network: Network): Promise<void> {
+    if (network.record.deleting) return
+    if (network.endpoints().length === 0) return network.vanish()
+    const { log, events } = this.#context
+    try {
+      const driver = spanningOf(network)
+      for (const { subnet, gateway, auxiliary } of network.ipam) {
+        await this.#cluster.claims.reclaimPool(subnet)
+        for (const cidr of [gateway, ...Object.values(auxiliary)])
+          if (cidr) await this.#cluster.claims.takeAddress(subnet, addressOf(cidr), network.id, true)
+      }
+      await driver.reclaim(network.forDriver)
+      if (!(await this.#define(network.record)) && !this.#cluster.get('network', network.id))
+        throw new CnmError('ERR_NETWORK_EXISTS', `another network is called ${network.name} now`)
+      log.warn(`network ${network.name} was gone from the cluster and is there again: it is in use here`)
+    } catch (error) {
+      const message = `network ${network.name} was deleted from the cluster, but has endpoints on this host`
+      log.error(message, { error })
+      events.emit({ type: 'problem', message, error })
+    }
+  }
+
+  /* ------------------------------------------------------------------ endpoints of this host */
+
+  /** Before an endpoint joins here: the host's part of the network is there, and the others know where it is. */
+  async enter(endpoint: Endpoint, sandbox: Sandbox, undo: Undo): Promise<void> {
+    const { network } = endpoint
+    undo.push('leave the network', () => this.left(endpoint, true))
+    await this.#context.locks.run(`presence ${network.id}`, () => this.#settle(network))
+    const there = await this.#cluster.publish('endpoint', this.#published(endpoint, sandbox), {
+      if: [{ key: this.#cluster.keyOf('network', network.id), is: 'present' }],
+    })
+    if (!there)
+      throw new CnmError('ERR_GONE', `network ${network.name} was deleted by another host`, {
+        network: network.id,
+      })
+  }
+
+  /** After the endpoint has left. `undoing`: it never was there. */
+  async left(endpoint: Endpoint, undoing = false): Promise<void> {
+    const { network } = endpoint
+    this.#unhealthy.delete(endpoint.id)
+    await this.#cluster.withdraw('endpoint', `${network.id}/${endpoint.id}`)
+    await this.#context.locks.run(`presence ${network.id}`, async () => {
+      const others = network
+        .endpoints()
+        .filter(({ record, id }) => record.join && !(undoing && id === endpoint.id))
+      if (others.length === 0) await this.#unsettle(network)
+    })
+  }
+
+  /** What others are told of it has changed. */
+  changed(endpoint: Endpoint, healthy?: boolean): void {
+    if (healthy === false) this.#unhealthy.add(endpoint.id)
+    else if (healthy) this.#unhealthy.delete(endpoint.id)
+    const { sandbox } = endpoint
+    if (sandbox) this.#cluster.republish('endpoint', this.#published(endpoint, sandbox))
+  }
+
+  #published(endpoint: Endpoint, sandbox: Sandbox): RemoteEndpoint {
+    const { id, network, name, mac, ipv4, ipv6, record, labels } = endpoint
+    const { host } = this.#cluster
+    return {
+      id,
+      networkId: network.id,
+      name,
+      names: dnsNames({ id, name, aliases: record.config.aliases }, sandbox.containerId, sandbox.hostname),
+      resolvable: !record.config.disableResolution,
+      healthy: !this.#unhealthy.has(id),
+      mac,
+      ...(ipv4 && { ipv4 }),
+      ...(ipv6 && { ipv6 }),
+      host: host.name,
+      vtep: host.address,
+      containerId: sandbox.containerId,
+      labels: { ...labels },
+    }
+  }
+
+  async #settle(network: Network): Promise<void> {
+    if (this.#present.has(network.id)) return
+    const { host } = this.#context
+    const driver = spanningOf(network)
+    const { link, plan } = await driver.settle(network.forDriver, host)
+    try {
+      await host.apply(plan.changes ?? [])
+      if (plan.sysctls) host.setSysctls(plan.sysctls)
+      this.#expect(network, link)
+      this.#present.set(network.id, { applied: new Map(), unknown: false })
+      await this.#sync(network)
+    } catch (error) {
+      this.#present.delete(network.id)
+      this.#expect(network, undefined)
+      await applyLeniently(host, plan.undo ?? [])
+      throw error
+    }
+  }
+
+  #expect(network: Network, link: string | undefined): void {
+    const { state } = network.record
+    if (state.link) this.#context.wantedLinks.delete(state.link)
+    if (link) this.#context.wantedLinks.add(link)
+    state.link = link
+  }
+
+  async #unsettle(network: Network): Promise<void> {
+    const presence = this.#present.get(network.id)
+    if (!presence) return
+    const { host, names, log } = this.#context
+    this.#present.delete(network.id)
+    for (const id of presence.applied.keys()) names.removeEndpoint(network.id, id)
+    this.#expect(network, undefined)
+    try {
+      const { plan } = await spanningOf(network).settle(network.forDriver, host)
+      await applyLeniently(host, plan.undo ?? [])
+    } catch (error) {
+      log.warn(`this host's part of network ${network.name} could not be removed`, { error })
+    }
+  }
+
+  /** @internal The host's part was lost and is made anew, for endpoints that are joined. */
+  async rebuild(network: Network): Promise<void> {
+    await this.#context.locks.run(`presence ${network.id}`, async () => {
+      this.#present.delete(network.id)
+      await this.#settle(network)
+    })
+  }
+
+  /* ------------------------------------------------------------------ endpoints elsewhere */
+
+  /** Changes are followed one batch after the other, in the background. */
+  #follow(changes: ClusterChange[]): void {
+    this.#following = this.#following
+      .then(() => this.#carry(changes))
+      .catch((error: unknown) => this.#report(error))
+  }
+
+  #report(error: unknown): void {
+    if (this.#context.closing) return
+    this.#context.log.error('cannot follow the cluster', { error })
+    this.#context.events.emit({ type: 'problem', message: 'cannot follow the cluster', error })
+  }
+
+  async #carry(changes: ClusterChange[]): Promise<void> {
+    const touched = new Map<string, Set<string>>()
+    for (const change of changes) {
+      if (this.#context.closing) return
+      if (change.kind === 'network' && change.after) await this.#adopt(change.after)
+      else if (change.kind === 'network') {
+        const network = this.#world.networkById(change.id)
+        if (network) await this.#vanish(network)
+      } else if (change.kind === 'host') this.#tellHost(change)
+      else if (change.kind === 'endpoint') {
+        const { networkId, id } = (change.after ?? change.before) as RemoteEndpoint
+        touched.set(networkId, (touched.get(networkId) ?? new Set()).add(id))
+      }
+    }
+    for (const [networkId, ids] of touched) {
+      const network = this.#world.networkById(networkId)
+      if (!network || !this.#present.has(networkId)) continue
+      await this.#context.locks
+        .run(`presence ${networkId}`, () => this.#sync(network, ids))
+        .catch((error: unknown) => this.#report(error))
+    }
+  }
+
+  #tellHost({ before, after }: Extract<ClusterChange, { kind: 'host' }>): void {
+    if (before && after && before.address === after.address) return
+    const host = (after ?? before) as { name: string; address: string }
+    this.#context.events.emit({
+      type: after ? 'host.join' : 'host.leave',
+      host: { name: host.name, address: host.address },
+    })
+  }
+
+  /** Kernel and names are brought to what the mirror says: of all endpoints elsewhere, or of those named. */
+  async #sync(network: Network, ids?: Set<string>): Promise<void> {
+    const presence = this.#present.get(network.id)
+    if (!presence) return
+    const { host } = this.#context
+    const driver = spanningOf(network)
+    const { applied } = presence
+    const wanted = new Map(
+      (ids
+        ? [...ids].flatMap(id => this.#cluster.get('endpoint', `${network.id}/${id}`) ?? [])
+        : this.#cluster.endpointsOf(network.id)
+      )
+        .filter(endpoint => endpoint.host !== this.#cluster.host.name)
+        .map(endpoint => [endpoint.id, endpoint]),
+    )
+    // Endpoints of this host are none of these: their names are their own affair.
+    const concerned = [...(ids ?? new Set([...applied.keys(), ...wanted.keys()]))].filter(
+      id => applied.has(id) || wanted.has(id),
+    )
+    const changes: Change[] = []
+    const gone: Change[] = []
+    for (const id of concerned) {
+      const [before, after] = [applied.get(id), wanted.get(id)]
+      if (before && after && sameWay(before, after)) continue
+      if (before) gone.push(...driver.reach(network.forDriver, before).undo)
+      if (after) changes.push(...driver.reach(network.forDriver, after).changes)
+    }
+    if (gone.length) await applyLeniently(host, gone)
+    if (changes.length) await host.apply(changes)
+    for (const id of concerned) {
+      const after = wanted.get(id)
+      if (after) applied.set(id, after)
+      else applied.delete(id)
+      this.#name(network, id, after)
+    }
+    if (presence.unknown && this.#cluster.connected) {
+      await applyLeniently(host, await driver.prune(network.forDriver, host, [...applied.values()]))
+      presence.unknown = false
+    }
+  }
+
+  #name(network: Network, id: string, endpoint: RemoteEndpoint | undefined): void {
+    const { names } = this.#context
+    if (!endpoint?.resolvable) {
+      names.removeEndpoint(network.id, id)
+      return
+    }
+    const bare = (cidr: string | undefined) => cidr?.replace(/\/.*/, '')
+    names.setEndpoint({
+      endpointId: id,
+      networkId: network.id,
+      networkName: network.name,
+      names: endpoint.names,
+      ipv4: bare(endpoint.ipv4),
+      ipv6: bare(endpoint.ipv6),
+    })
+    names.setHealth(id, endpoint.healthy)
+  }
+
+  /* ------------------------------------------------------------------ start and end */
+
+  /** The stored state is back: what is joined here is told to the others as soon as the store is there. */
+  restored(): void {
+    for (const network of this.#world.networks()) {
+      if (!network.implementation.spanning) continue
+      const joined = network.endpoints().filter(({ sandbox }) => sandbox !== undefined)
+      if (joined.length) this.#present.set(network.id, { applied: new Map(), unknown: true })
+      else this.#expect(network, undefined)
+      for (const endpoint of joined) this.changed(endpoint)
+    }
+  }
+
+  /** The connection is new: what this host has and the mirror has not, and the other way round. */
+  #connected(): void {
+    const first = !this.#settled
+    this.#settled = true
+    this.#following = this.#following
+      .then(async () => {
+        for (const network of this.#world.networks())
+          if (network.implementation.spanning && !this.#cluster.get('network', network.id))
+            await this.#vanish(network)
+        if (!first) return
+        for (const id of this.#present.keys()) {
+          const network = this.#world.networkById(id)
+          if (network) await this.#context.locks.run(`presence ${id}`, () => this.#sync(network))
+        }
+      })
+      .catch((error: unknown) => this.#report(error))
+  }
+
+  /** Until what the mirror has told so far is in the kernel. */
+  async idle(): Promise<void> {
+    await this.#following
+  }
+}
+
+/** The other hosts' view of a record: all but what is this host's own. */
+function definitionOf(record: NetworkRecord): NetworkDefinition {
+  const { id, name, driver, created, ipv4, ipv6, config, driverOptions, pools, state } = record
+  return {
+    id,
+    name,
+    driver,
+    created,
+    ipv4,
+    ipv6,
+    config: { ...config, id: undefined },
+    driverOptions,
+    pools,
+    mtu: state.mtu,
+    data: state.data,
+  }
+}
+
+function spanningOf(network: Network): SpanningDriver {
+  const { spanning } = network.implementation
+  if (spanning) return spanning
+  throw new CnmError('ERR_SCOPE', `networks of driver ${network.driver} do not span hosts`)
+}
+
+const sameWay = (a: Peer, b: Peer): boolean =>
+  a.mac === b.mac && a.vtep === b.vtep && a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6
+
+const refOf = ({ id, name, driver }: NetworkRecord) => ({ id, name, driver })
