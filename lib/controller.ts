@@ -127,6 +127,28 @@ export class Controller {
     return this.#context.firewall.backend
   }
 
+  /** This host among the others; undefined without the option `cluster`. */
+  get cluster(): ClusterView | undefined {
+    const { cluster } = this.#context
+    return (
+      cluster && {
+        host: cluster.host,
+        store: cluster.store,
+        connected: cluster.connected,
+        hosts: cluster.all('host').map(({ name, address }) => ({ name, address })),
+        forgetHost: name => this.#forgetHost(cluster, name),
+      }
+    )
+  }
+
+  async #forgetHost(cluster: Cluster, name: string): Promise<number> {
+    if (cluster.get('host', name))
+      throw new CnmError('ERR_CLUSTER_HOST', `host ${name} is alive; it releases what it has itself`, {
+        host: name,
+      })
+    return cluster.claims.forgetHost(name)
+  }
+
   /* ------------------------------------------------------------------ networks */
 
   /**
@@ -634,6 +656,19 @@ export class Controller {
   #mustBeOpen(): void {
     this.#context.mustBeOpen()
   }
+}
+
+/** What {@link Controller.cluster} tells. */
+export interface ClusterView {
+  readonly host: { name: string; address: string }
+  /** Which store, where. */
+  readonly store: string
+  /** False: what spans hosts cannot be changed now. */
+  readonly connected: boolean
+  /** Those that live, this one included. */
+  readonly hosts: { name: string; address: string }[]
+  /** Frees the addresses of a host that will not come back. Throws ERR_CLUSTER_HOST while it lives. */
+  forgetHost(name: string): Promise<number>
 }
 
 const SERVE_NAMES = z.strictObject({

@@ -1,5 +1,5 @@
 /** libcnm: the Container Network Model as a library. */
-export { Controller } from './controller'
+export { type ClusterView, Controller } from './controller'
 export { Network, type NetworkInspect } from './network'
 export { Endpoint, type EndpointInspect } from './endpoint'
 export { Sandbox, type SandboxInspect } from './sandbox'

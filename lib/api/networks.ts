@@ -87,9 +87,8 @@ class NetworkRoutes {
 
   /** Networks that span hosts need a driver that does so; Docker's needs a swarm. */
   #needsSwarm({ Driver, Scope, Ingress }: CreateRequest): void {
-    const known = this.controller.drivers().network
-    const overlay = Driver === 'overlay' && !known.includes('overlay')
-    if (overlay || ((Scope === 'swarm' || Ingress) && !known.includes('overlay')))
+    if (this.controller.cluster) return
+    if (Driver === 'overlay' || Scope === 'swarm' || Ingress)
       throw new HttpError(
         403,
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',

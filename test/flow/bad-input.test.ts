@@ -179,7 +179,7 @@ const NAMES: Row[] = [
     'unknown driver',
     net({ driver: 'bridg' }),
     'ERR_DRIVER_NOT_FOUND',
-    /"bridg" is not registered; did you mean "bridge"\? \(there are: bridge, host, ipvlan, macvlan, null\)/,
+    /"bridg" is not registered; did you mean "bridge"\? \(there are: bridge, host, ipvlan, macvlan, null, overlay\)/,
   ],
   [
     'unknown IPAM driver',
