@@ -1,4 +1,7 @@
-/** Three lanes: pure tests side by side; tests on the real kernel one file at a time per worker, each in its own "hosts". */
+/**
+ * Lanes: pure tests side by side; tests on the real kernel one file at a time per worker, each in its own "hosts".
+ * The vm lane exists only inside the virtual machine of test/vm/run, which sets LIBCNM_VM.
+ */
 const common = {
   rootDir: __dirname,
   testEnvironment: 'node',
@@ -18,5 +21,6 @@ module.exports = {
     lane('examples', 'examples/**/*.test.ts'),
     lane('kernel', 'test/kernel/**/*.test.ts', 'test/article/**/*.test.ts'),
     lane('native', 'test/native/**/*.test.ts'),
+    ...(process.env.LIBCNM_VM ? [lane('vm', 'test/vm/**/*.test.ts')] : []),
   ],
 }

@@ -35,6 +35,9 @@ const SCENE: Change[] = [
   { op: 'addAddress', link: 'va', address: 'fd00::1/64' },
 ]
 
+/** Before Linux 6.2 a link that is up keeps its name (EBUSY). */
+const DOWN: Change = { op: 'setLink', link: 'va', up: false }
+
 const add = (link: LinkSpec): Change => ({ op: 'addLink', link })
 const bridge = (name: string): Change => add({ kind: 'bridge', name })
 const route = (destination: string, more: Omit<RouteSpec, 'destination'> = {}): Change => ({
@@ -96,11 +99,17 @@ const REFUSALS: Refusal[] = [
   },
   {
     title: 'a rename to a taken name',
+    given: [DOWN],
     change: { op: 'setLink', link: 'va', rename: 'vb' },
     errno: 'EEXIST',
     code: EXISTS,
   },
-  { title: 'a rename to a bad name', change: { op: 'setLink', link: 'va', rename: 'a/b' }, errno: 'EINVAL' },
+  {
+    title: 'a rename to a bad name',
+    given: [DOWN],
+    change: { op: 'setLink', link: 'va', rename: 'a/b' },
+    errno: 'EINVAL',
+  },
   { title: 'an MTU below 68', change: { op: 'setLink', link: 'va', mtu: 67 }, errno: 'EINVAL' },
   { title: 'an MTU above 65535', change: { op: 'setLink', link: 'va', mtu: 65536 }, errno: 'EINVAL' },
   {
@@ -737,6 +746,7 @@ export function kernelSuite(makeKernel: () => Promise<KernelUnderTest>): void {
     test('rename, MTU, MAC, alias, leaving the bridge', async () => {
       await host.apply(SCENE)
       await host.apply([
+        DOWN,
         {
           op: 'setLink',
           link: 'va',
