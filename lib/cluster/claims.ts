@@ -2,7 +2,8 @@
  * What only one may have: addresses, pools, numbers. A claim is a key that is made if it is absent, so no two hosts ever
  * get the same, whatever happens between them. Claims have no lease: a host that was cut off still has its addresses.
  *
- * `claims/addresses/POOL/ADDRESS` says who holds it; `claims/hosts/HOST/POOL/ADDRESS` lists the same by host.
+ * `claims/addresses/POOL/ADDRESS` says who holds it. Of those that endpoints hold, `claims/hosts/HOST/POOL/ADDRESS` is a list
+ * by host, and `claims/held/POOL/ADDRESS` tells whether a pool is in use.
  */
 import { CnmError } from '../base/errors'
 import type { Backend, Segments } from './contract'
@@ -34,6 +35,24 @@ export class Claims implements Segments {
 
   readonly #address = (slot: string) => `${this.#root}/addresses/${slot}`
   readonly #byHost = (slot: string, host = this.#cluster.host.name) => `${this.#root}/hosts/${host}/${slot}`
+  readonly #held = (slot: string) => `${this.#root}/held/${slot}`
+  /** What goes with the address of a host. */
+  readonly #marks = (slot: string, host?: string) => [this.#byHost(slot, host), this.#held(slot)]
+  readonly #marked = (slot: string, owner: string) => [
+    { key: this.#byHost(slot), value: owner },
+    { key: this.#held(slot), value: this.#cluster.host.name },
+  ]
+
+  /** Empty when no endpoint of any host has an address of the pool: for conditions. */
+  heldPrefix(pool: string): string {
+    return this.#held(`${slug(pool)}/`)
+  }
+
+  /** The hosts whose endpoints have addresses of the pool. */
+  async holdersIn(pool: string): Promise<string[]> {
+    const { entries } = await this.#cluster.ask(() => this.#backend.list(this.heldPrefix(pool)))
+    return [...new Set(entries.map(({ value }) => value))]
+  }
 
   /** False: somebody else has it. `lasting`: it is the network's, not this host's. */
   async takeAddress(pool: string, address: string, owner: string, lasting = false): Promise<boolean> {
@@ -55,14 +74,24 @@ export class Claims implements Segments {
   async #takeSlot(slot: string, owner: string, lasting: boolean): Promise<boolean> {
     const value = this.#holder(owner, lasting)
     const key = this.#address(slot)
+    const pool = unslug(slot.slice(0, slot.indexOf('/')))
+    const poolKey = `${this.#root}/pools/${slug(pool)}`
     const { done } = await this.#cluster.ask(() =>
       this.#backend.transact({
-        if: [{ key, is: 'absent' }],
-        put: [{ key, value }, ...(lasting ? [] : [{ key: this.#byHost(slot), value: owner }])],
+        // No address of a network that another host has just deleted.
+        if: [
+          { key, is: 'absent' },
+          { key: poolKey, is: 'present' },
+        ],
+        put: [{ key, value }, ...(lasting ? [] : this.#marked(slot, owner))],
       }),
     )
+    if (done) return true
+    const present = await this.#cluster.ask(() => this.#backend.get(key))
+    if (!present && !(await this.#cluster.ask(() => this.#backend.get(poolKey))))
+      throw new CnmError('ERR_POOL_NOT_FOUND', `pool ${pool} is no longer in the cluster`, { pool })
     // An earlier attempt whose answer was lost may have succeeded.
-    return done || (await this.#cluster.ask(() => this.#backend.get(key)))?.value === value
+    return present?.value === value
   }
 
   #holder(owner: string, lasting: boolean): string {
@@ -90,7 +119,7 @@ export class Claims implements Segments {
     const key = this.#address(slot)
     const remove = (value: string) =>
       this.#cluster.ask(() =>
-        this.#backend.transact({ if: [{ key, value }], remove: [key, this.#byHost(slot)] }),
+        this.#backend.transact({ if: [{ key, value }], remove: [key, ...this.#marks(slot)] }),
       )
     try {
       if (held !== undefined && (await remove(this.#holder(owner, false))).done) return
@@ -124,7 +153,7 @@ export class Claims implements Segments {
       const key = this.#address(slot)
       const { done } = await this.#backend.transact({
         if: [{ key, value: this.#holder(owner, false) }],
-        remove: [key, this.#byHost(slot)],
+        remove: [key, ...this.#marks(slot)],
       })
       if (!done) await this.#backend.transact({ remove: [this.#byHost(slot)] })
     }
@@ -134,10 +163,7 @@ export class Claims implements Segments {
       const value = this.#holder(owner, false)
       const { done } = await this.#backend.transact({
         if: [{ key, is: 'absent' }],
-        put: [
-          { key, value },
-          { key: this.#byHost(slot), value: owner },
-        ],
+        put: [{ key, value }, ...this.#marked(slot, owner)],
       })
       const present = done ? undefined : await this.#backend.get(key)
       if (present && present.value !== value)
@@ -158,7 +184,7 @@ export class Claims implements Segments {
       const { done } = await this.#cluster.ask(() =>
         this.#backend.transact({
           if: [{ key: address, value: JSON.stringify({ owner, host }) }],
-          remove: [address, key],
+          remove: [address, ...this.#marks(key.slice(prefix.length), host)],
         }),
       )
       if (done) freed++
@@ -210,7 +236,7 @@ export class Claims implements Segments {
     await this.#cluster.ask(() =>
       this.#backend.transact({
         remove: [`${this.#root}/pools/${slug(pool)}`],
-        removePrefixes: [this.#address(`${slug(pool)}/`)],
+        removePrefixes: [this.#address(`${slug(pool)}/`), this.heldPrefix(pool)],
       }),
     )
   }

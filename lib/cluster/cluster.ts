@@ -195,7 +195,7 @@ export class Cluster {
     if (this.#state === 'closed') throw new CnmError('ERR_CLOSED', 'the cluster was left')
     this.#hurry()
     const deadline = Date.now() + this.#options.patience
-    while (!this.connected && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 20))
+    while (!this.connected && !this.closed && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 20))
     if (this.connected) return
     const { message } = (this.#error ?? {}) as Error
     if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST')) throw this.#error
@@ -395,7 +395,7 @@ export class Cluster {
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>(resolve => {
       this.#waiting.push({ revision, resolve })
-      timer = setTimeout(resolve, 2_000)
+      timer = setTimeout(resolve, 2_000).unref()
     })
     clearTimeout(timer)
   }

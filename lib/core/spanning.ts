@@ -77,12 +77,16 @@ export class Spanning {
     })
   }
 
-  async #undefine({ id, name }: NetworkRecord): Promise<boolean> {
+  async #undefine({ id, name, pools }: NetworkRecord): Promise<boolean> {
     const nameKey = this.#cluster.claims.nameKey(name)
     const found = this.#cluster.get('network', id) !== undefined
     return this.#cluster.write({
       if: [
         { prefix: this.#cluster.keyOf('endpoint', `${id}/`), is: 'empty' },
+        ...pools.map(({ subnet }) => ({
+          prefix: this.#cluster.claims.heldPrefix(subnet),
+          is: 'empty' as const,
+        })),
         ...(found ? [{ key: nameKey, value: id }] : []),
       ],
       remove: [{ kind: 'network', id }],
@@ -93,11 +97,20 @@ export class Spanning {
   /** No host has it any more. Throws ERR_NETWORK_IN_USE naming who is on it elsewhere, ERR_CLUSTER_UNAVAILABLE. */
   async undefine(network: Network): Promise<void> {
     if (await this.#undefine(network.record)) return
-    const users = this.#cluster.endpointsOf(network.id)
+    const joined = this.#cluster.endpointsOf(network.id)
+    const holders = await Promise.all(
+      network.ipam.map(({ subnet }) => this.#cluster.claims.holdersIn(subnet)),
+    )
+    const users = [
+      ...joined.map(({ name, host }) => `${name} on ${host}`),
+      ...[...new Set(holders.flat())]
+        .filter(host => !joined.some(endpoint => endpoint.host === host))
+        .map(host => `some of ${host} that are in no sandbox`),
+    ]
     throw new CnmError(
       'ERR_NETWORK_IN_USE',
-      `network ${network.name} has active endpoints on other hosts (${users.map(({ name, host }) => `${name} on ${host}`).join(', ')})`,
-      { network: network.id, endpoints: users.map(({ id }) => id) },
+      `network ${network.name} has active endpoints on other hosts (${users.join(', ')})`,
+      { network: network.id, endpoints: joined.map(({ id }) => id), hosts: [...new Set(holders.flat())] },
     )
   }
 

@@ -134,6 +134,10 @@ test('a network in use elsewhere cannot be deleted, and says where', async () =>
     message: expect.stringContaining('two on b'),
   })
   await endpoint.leave()
+  await expect(onA.delete()).rejects.toMatchObject({
+    code: 'ERR_NETWORK_IN_USE',
+    message: expect.stringContaining('some of b that are in no sandbox'),
+  })
   await endpoint.delete()
   await onA.delete()
 })

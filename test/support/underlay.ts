@@ -27,6 +27,9 @@ export interface UnderlayHost {
   controller: Controller
 }
 
+/** `lease`: seconds. */
+type HostSettings = Partial<UnderlayHost['options']> & { lease?: number }
+
 /** The world beyond the underlay: reached through the hosts, answers whoever asks. */
 export const WORLD = { 4: '198.51.100.1', 6: '2001:db8:ffff::1' } as const
 
@@ -47,11 +50,7 @@ export class Underlay {
 
   static async build(
     count: number,
-    {
-      mtu = 1500,
-      family = 4,
-      ...options
-    }: { mtu?: number; family?: 4 | 6 } & Partial<UnderlayHost['options']> = {},
+    { mtu = 1500, family = 4, ...options }: { mtu?: number; family?: 4 | 6 } & HostSettings = {},
   ): Promise<Underlay> {
     const underlay = new Underlay(mtu, family)
     const { base } = underlay
@@ -69,7 +68,7 @@ export class Underlay {
     return underlay
   }
 
-  async #add(number: number, options: Partial<UnderlayHost['options']>): Promise<void> {
+  async #add(number: number, options: HostSettings): Promise<void> {
     const name = `host${number}`
     const stack = await this.base.namespace(name)
     stack.setSysctls({ 'net/ipv6/conf/default/accept_dad': '0' })
@@ -103,6 +102,7 @@ export class Underlay {
       },
     ])
     const line = await Line.to(this.etcd.port)
+    const { lease = 3, ...rest } = options
     const all: UnderlayHost['options'] = {
       kernel: this.base.kernel,
       host: stack.path,
@@ -110,11 +110,11 @@ export class Underlay {
       runDir: join(this.directory, name, 'run'),
       dataDir: join(this.directory, name, 'data'),
       hostId: name,
-      ...options,
+      ...rest,
       cluster: {
         endpoints: [line.endpoint],
         host: { name, address: addresses[this.#family] },
-        lease: 3,
+        lease,
         timeout: 2_000,
       },
     }
