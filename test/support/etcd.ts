@@ -5,43 +5,65 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-export class TestEtcd {
-  readonly directory = mkdtempSync(join(tmpdir(), 'libcnm-etcd-'))
-  #child: ChildProcess | undefined
-  #options: string[]
-  readonly #client: number
-  readonly #peer: number
+export interface EtcdMember {
+  name: string
+  client: number
+  peer: number
+}
 
-  private constructor(client: number, peer: number, options: string[]) {
-    this.#client = client
-    this.#peer = peer
+export class TestEtcd {
+  readonly directory: string
+  #child: ChildProcess | undefined
+  readonly #own: EtcdMember
+  readonly #all: EtcdMember[]
+  readonly #options: string[]
+  readonly #scheme: 'http' | 'https'
+
+  private constructor(own: EtcdMember, all: EtcdMember[], options: string[]) {
+    this.#own = own
+    this.#all = all
     this.#options = options
+    this.#scheme = options.includes('--cert-file') ? 'https' : 'http'
+    this.directory = mkdtempSync(join(tmpdir(), 'libcnm-etcd-'))
   }
 
   static async start(...options: string[]): Promise<TestEtcd> {
-    const [client, peer] = await freePorts(2)
-    const etcd = new TestEtcd(client as number, peer as number, options)
-    await etcd.run()
-    return etcd
+    const [only] = await TestEtcd.members(1, ...options)
+    return only as TestEtcd
+  }
+
+  /** Several that make up one store. */
+  static async members(count: number, ...options: string[]): Promise<TestEtcd[]> {
+    const ports = await freePorts(2 * count)
+    const all = Array.from({ length: count }, (_, at) => ({
+      name: `m${at + 1}`,
+      client: ports[2 * at] as number,
+      peer: ports[2 * at + 1] as number,
+    }))
+    const members = all.map(own => new TestEtcd(own, all, options))
+    await Promise.all(members.map(member => member.run()))
+    return members
   }
 
   get endpoint(): string {
-    return `http://127.0.0.1:${this.#client}`
+    return `${this.#scheme}://127.0.0.1:${this.#own.client}`
   }
   get port(): number {
-    return this.#client
+    return this.#own.client
   }
 
   /** Starts the server (again, on the same data) and waits until it answers. */
   async run(): Promise<void> {
-    const peer = `http://127.0.0.1:${this.#peer}`
+    const url = ({ peer }: EtcdMember) => `http://127.0.0.1:${peer}`
+    const metrics = `http://127.0.0.1:${(await freePorts(1))[0]}`
     const child = spawn(
       'etcd',
       [
-        ...['--name', 'one', '--data-dir', join(this.directory, 'data'), '--unsafe-no-fsync'],
+        ...['--name', this.#own.name, '--data-dir', join(this.directory, 'data'), '--unsafe-no-fsync'],
         ...['--listen-client-urls', this.endpoint, '--advertise-client-urls', this.endpoint],
-        ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
-        ...['--initial-cluster', `one=${peer}`, '--logger', 'zap', '--log-level', 'error'],
+        ...['--listen-peer-urls', url(this.#own), '--initial-advertise-peer-urls', url(this.#own)],
+        ...['--initial-cluster', this.#all.map(each => `${each.name}=${url(each)}`).join(',')],
+        ...['--listen-metrics-urls', metrics, '--logger', 'zap', '--log-level', 'error'],
         ...['--heartbeat-interval', '50', '--election-timeout', '250'],
         ...this.#options,
       ],
@@ -51,7 +73,7 @@ export class TestEtcd {
     this.#child = child
     for (let attempt = 0; attempt < 400; attempt++) {
       if (child.exitCode !== null) throw new Error(`etcd ended with ${child.exitCode}`)
-      const healthy = await fetch(`${this.endpoint}/health`).then(
+      const healthy = await fetch(`${metrics}/health`).then(
         async response => ((await response.json()) as { health: string }).health === 'true',
         () => false,
       )

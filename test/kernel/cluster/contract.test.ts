@@ -1,4 +1,8 @@
 /** The contract on a real etcd: in the lane of real things, since the server must be installed. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { EtcdBackend } from '../../../lib/cluster/etcd'
 import { clusterSuite } from '../../../lib/testing/cluster-suite'
 import { Line, TestEtcd } from '../../support/etcd'
@@ -124,6 +128,80 @@ test('a server that is full: a typed error, and reading goes on', async () => {
   expect((await store.get('/x/0'))?.value).toHaveLength(500_000)
   store.close()
   await full.stop()
+})
+
+test('three members: one that is killed is not missed, and comes back', async () => {
+  const members = await TestEtcd.members(3)
+  const store = new EtcdBackend({ endpoints: members.map(({ endpoint }) => endpoint), timeout: 3_000 })
+  try {
+    let n = 0
+    const put = () => store.transact({ put: [{ key: `/m/${++n}`, value: 'x' }] })
+    for (const member of members) {
+      await put()
+      await member.kill()
+      await retry(put) // if it led, another one has to be elected first
+      await member.run()
+    }
+    const { entries } = await store.list('/m/')
+    expect(entries.length).toBeGreaterThanOrEqual(6)
+  } finally {
+    store.close()
+    await Promise.all(members.map(member => member.stop()))
+  }
+})
+
+test('TLS, with certificates on both sides; without ours the server says no', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'libcnm-tls-'))
+  const file = (name: string) => join(directory, name)
+  const openssl = (...words: string[]) => execFileSync('openssl', words, { stdio: 'pipe' })
+  writeFileSync(file('names'), 'subjectAltName=IP:127.0.0.1')
+  openssl(
+    ...'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca'.split(' '),
+    '-keyout',
+    file('ca.key'),
+    '-out',
+    file('ca.crt'),
+  )
+  for (const name of ['server', 'client']) {
+    openssl(
+      ...`req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=${name}`.split(' '),
+      '-keyout',
+      file(`${name}.key`),
+      '-out',
+      file(`${name}.csr`),
+    )
+    openssl(
+      ...'x509 -req -days 2 -CAcreateserial'.split(' '),
+      '-in',
+      file(`${name}.csr`),
+      '-CA',
+      file('ca.crt'),
+      '-CAkey',
+      file('ca.key'),
+      '-extfile',
+      file('names'),
+      '-out',
+      file(`${name}.crt`),
+    )
+  }
+  const own = await TestEtcd.start(
+    ...['--cert-file', file('server.crt'), '--key-file', file('server.key')],
+    ...['--client-cert-auth', '--trusted-ca-file', file('ca.crt')],
+  )
+  const text = (name: string) => readFileSync(file(name), 'utf8')
+  const tls = { ca: text('ca.crt'), cert: text('client.crt'), key: text('client.key') }
+  const right = new EtcdBackend({ endpoints: [own.endpoint], timeout: 2_000, tls })
+  const stranger = new EtcdBackend({ endpoints: [own.endpoint], timeout: 2_000, tls: { ca: tls.ca } })
+  try {
+    await right.transact({ put: [{ key: '/x', value: '1' }] })
+    expect((await right.get('/x'))?.value).toBe('1')
+    await expect(stranger.get('/x')).rejects.toMatchObject({ code: 'ERR_CLUSTER_UNAVAILABLE' })
+  } finally {
+    right.close()
+    stranger.close()
+    await own.stop()
+    rmSync(directory, { recursive: true })
+  }
 })
 
 async function retry<T>(body: () => Promise<T>): Promise<T> {

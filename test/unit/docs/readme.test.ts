@@ -20,7 +20,7 @@ beforeAll(() => {
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
 test('it runs', async () => {
-  const source = `async function program({ Controller, isCnmError }, { MockKernel }, console) { ${body} }`
+  const source = `async function program({ Controller, isCnmError }, { MemoryCluster, MockKernel }, console) { ${body} }`
   const { code } = transformSync(`${source}\nmodule.exports = program`, {
     jsc: { target: 'es2022', parser: { syntax: 'typescript' } },
     module: { type: 'commonjs' },
