@@ -4,6 +4,7 @@ import { randomHex } from '../../lib/base/ids'
 import type { ClusterHost, Segments } from '../../lib/cluster/contract'
 import type { Attachment, Driver, EndpointSpec, JoinRequest, NetworkSpec } from '../../lib/driver/contract'
 import type { RouteSpec } from '../../lib/kernel/kernel'
+import { guard } from './guard'
 import { LABELS, OverlayData, OverlayOptions } from './options'
 import { dataOf, mtuFor, type Network, prune, reach, settle } from './tunnel'
 
@@ -66,6 +67,7 @@ export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<
       settle: (network, host) => settle(network, needed().host.address, host),
       reach,
       prune,
+      guard,
       async reclaim(network) {
         await needed().segments.take(network.spec.id, dataOf(network).vni)
       },

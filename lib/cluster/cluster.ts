@@ -195,7 +195,8 @@ export class Cluster {
     if (this.#state === 'closed') throw new CnmError('ERR_CLOSED', 'the cluster was left')
     this.#hurry()
     const deadline = Date.now() + this.#options.patience
-    while (!this.connected && !this.closed && Date.now() < deadline) await new Promise(resolve => setTimeout(resolve, 20))
+    while (!this.connected && !this.closed && Date.now() < deadline)
+      await new Promise(resolve => setTimeout(resolve, 20))
     if (this.connected) return
     const { message } = (this.#error ?? {}) as Error
     if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST')) throw this.#error

@@ -47,6 +47,7 @@ export class Spanning {
     this.#world = world
     cluster.onChange(changes => this.#follow(changes))
     context.events.on('cluster.connected', () => this.#connected())
+    context.events.on('firewall.repaired', () => this.#guard())
   }
 
   /* ------------------------------------------------------------------ definitions */
@@ -262,6 +263,33 @@ export class Spanning {
     }
   }
 
+  /**
+   * Tunnels take in what comes from hosts of the cluster only. Of all networks, since what a container here writes may be
+   * meant for a network of other hosts. Not before the hosts are known, nor without nftables.
+   */
+  #guard(): void {
+    const { host, firewall, name, log } = this.#context
+    const ends = this.#cluster.all('host').map(({ address }) => address)
+    if (firewall.backend !== 'nftables' || ends.length === 0) return
+    const drivers = new Map<SpanningDriver, Network[]>()
+    for (const driver of this.#context.drivers.values()) if (driver.spanning) drivers.set(driver.spanning, [])
+    for (const network of this.#world.networks()) {
+      const { spanning } = network.implementation
+      if (spanning) drivers.get(spanning)?.push(network)
+    }
+    for (const [driver, networks] of drivers)
+      try {
+        const text = driver.guard?.(
+          `${name}-tunnels`,
+          networks.map(({ forDriver }) => forDriver),
+          ends,
+        )
+        if (text) host.nft(text)
+      } catch (error) {
+        log.warn('the tunnels cannot be guarded against packets from elsewhere', { error })
+      }
+  }
+
   #expect(network: Network, link: string | undefined): void {
     const { state } = network.record
     if (state.link) this.#context.wantedLinks.delete(state.link)
@@ -315,12 +343,14 @@ export class Spanning {
       else if (change.kind === 'network') {
         const network = this.#world.networkById(change.id)
         if (network) await this.#vanish(network)
-      } else if (change.kind === 'host') this.#tellHost(change)
-      else if (change.kind === 'endpoint') {
+      } else if (change.kind === 'host') {
+        this.#tellHost(change)
+      } else if (change.kind === 'endpoint') {
         const { networkId, id } = (change.after ?? change.before) as RemoteEndpoint
         touched.set(networkId, (touched.get(networkId) ?? new Set()).add(id))
       }
     }
+    if (changes.some(({ kind }) => kind === 'network' || kind === 'host')) this.#guard()
     for (const [networkId, ids] of touched) {
       const network = this.#world.networkById(networkId)
       if (!network || !this.#present.has(networkId)) continue
@@ -420,6 +450,7 @@ export class Spanning {
         for (const network of this.#world.networks())
           if (network.implementation.spanning && !this.#cluster.get('network', network.id))
             await this.#vanish(network)
+        this.#guard()
         if (!first) return
         for (const id of this.#present.keys()) {
           const network = this.#world.networkById(id)

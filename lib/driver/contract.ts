@@ -179,6 +179,11 @@ export interface Spanning<O = unknown> {
   reach(network: DriverNetwork<O>, peer: Peer): { changes: Change[]; undo: Change[] }
   /** Removes what leads to none of the peers. */
   prune(network: DriverNetwork<O>, host: HostView, peers: Peer[]): Promise<Change[]>
+  /**
+   * nftables text that leaves the host's networks of this driver open to its tunnels alone: `ends` are the addresses of all
+   * hosts. One transaction, which replaces what an earlier one made; no networks: it only removes that.
+   */
+  guard?(table: string, networks: DriverNetwork<O>[], ends: string[]): string
   /** Takes again, from a store that lost it, what the network has of it. */
   reclaim(network: DriverNetwork<O>): Promise<void>
 }

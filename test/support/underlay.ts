@@ -174,6 +174,10 @@ export class Underlay {
     for (const { controller, stack } of this.hosts) {
       await controller.settle()
       await until(
+        () => !stack.nft('list tables').includes('-tunnels'),
+        async () => stack.nft('list tables'),
+      )
+      await until(
         async () =>
           (await stack.links())
             .map(({ name }) => name)

@@ -1,5 +1,6 @@
 /** Three hosts, one etcd, real packets: who reaches whom, by address and by name. */
 import { spawn } from 'node:child_process'
+import { createSocket } from 'node:dgram'
 import type { Stack } from 'libcnm'
 import { THROUGH } from '../../support/host'
 import { Underlay, until, WORLD } from '../../support/underlay'
@@ -145,6 +146,41 @@ test('containers of one host that only share the way out do not reach one anothe
     true,
   )
   await other.sandbox.delete()
+})
+
+test('a container cannot write into a tunnel by sending datagrams to hosts', async () => {
+  const host = net.host(2)
+  const victim = await net.container(host, 'db', 'victim')
+  const { vni } = host.controller.network('db').record.state.data as { vni: number }
+  // A whole frame for the victim, with an ARP question that it would answer; counted where it would come out.
+  const mac = (text: string) => Buffer.from(text.replace(/:/g, ''), 'hex')
+  const header = Buffer.from([8, 0, 0, 0, vni >> 16, (vni >> 8) & 255, vni & 255, 0])
+  const frame = Buffer.concat([
+    header,
+    mac(victim.endpoint.mac),
+    mac('02:00:00:00:00:99'),
+    Buffer.alloc(60, 8),
+  ])
+  const received = async () =>
+    (await host.stack.links()).find(({ name }) => name === `vx-${victim.endpoint.network.id.slice(0, 12)}`)
+      ?.statistics.rxPackets
+  const before = await received()
+  const send = async (from: Stack, address: string) => {
+    const socket = createSocket('udp4')
+    await new Promise<void>(ready =>
+      socket.bind({ fd: from.openSocket({ type: 'udp', address: '0.0.0.0', port: 0 }) }, () => ready()),
+    )
+    for (let n = 0; n < 5; n++) await new Promise(sent => socket.send(frame, 4789, address, sent))
+    socket.close()
+  }
+  await send(container(1).stack, host.address) // by way of its own host, whose address it would bear
+  await send(container(2).stack, host.address) // on the very host
+  await send(net.wire, host.address) // from a machine that is no host of the cluster
+  await new Promise(resolve => setTimeout(resolve, 200))
+  expect(await received()).toEqual(before)
+  await send(net.host(1).stack, host.address) // a host of the cluster may: the test can tell
+  await until(async () => (await received()) !== before, 'a frame comes through')
+  await victim.sandbox.delete()
 })
 
 test('of 60 joins on three hosts at once, no two get one address, and all can be asked', async () => {
