@@ -228,6 +228,11 @@ function refuseModes({ networkMode, sandbox }: ContainerRef, network: Network): 
       400,
       'cannot connect container to host network - container must be created in host network mode',
     )
+  if (network.scope !== 'local' && network.driver === 'overlay' && !network.attachable)
+    throw new HttpError(
+      403,
+      `Could not attach to network ${network.name}: network is not manually attachable`,
+    )
   const toNone = network.driver === 'null' && !network.configOnly
   const others = sandbox?.endpoints().some(endpoint => endpoint.network !== network) ?? false
   if ((networkMode === 'none' && !toNone) || (toNone && others))

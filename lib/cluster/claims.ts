@@ -211,7 +211,7 @@ export class Claims implements Segments {
           if: [before ? { key: guard, revision: before.revision } : { key: guard, is: 'absent' }],
           put: [
             { key: guard, value: this.#cluster.host.name },
-            { key: `${prefix}${slug(pool)}`, value: JSON.stringify({ host: this.#cluster.host.name }) },
+            { key: `${prefix}${slug(pool)}`, value: this.#maker() },
           ],
         }),
       )
@@ -226,7 +226,7 @@ export class Claims implements Segments {
     await this.#cluster.ask(() =>
       this.#backend.transact({
         if: [{ key, is: 'absent' }],
-        put: [{ key, value: JSON.stringify({ host: this.#cluster.host.name }) }],
+        put: [{ key, value: this.#maker() }],
       }),
     )
   }
@@ -247,10 +247,13 @@ export class Claims implements Segments {
     const prefix = `${this.#root}/segments/`
     const claim = async (number: number) => {
       const key = `${prefix}${number}`
+      const value = `${owner} ${this.#maker()}`
       const { done } = await this.#cluster.ask(() =>
-        this.#backend.transact({ if: [{ key, is: 'absent' }], put: [{ key, value: owner }] }),
+        this.#backend.transact({ if: [{ key, is: 'absent' }], put: [{ key, value }] }),
       )
-      return done || (await this.#cluster.ask(() => this.#backend.get(key)))?.value === owner
+      if (done) return true
+      const present = await this.#cluster.ask(() => this.#backend.get(key))
+      return present?.value.split(' ')[0] === owner
     }
     if (wanted !== undefined) {
       if (await claim(wanted)) return wanted
@@ -279,7 +282,43 @@ export class Claims implements Segments {
 
   async giveBack(owner: string, number: number): Promise<void> {
     const key = `${this.#root}/segments/${number}`
-    await this.#cluster.ask(() => this.#backend.transact({ if: [{ key, value: owner }], remove: [key] }))
+    const present = await this.#cluster.ask(() => this.#backend.get(key))
+    if (present?.value.split(' ')[0] !== owner) return
+    await this.#cluster.ask(() =>
+      this.#backend.transact({ if: [{ key, revision: present.revision }], remove: [key] }),
+    )
+  }
+
+  /* ------------------------------------------------------------------ what a crash left */
+
+  /** Who claims, and in which of its lives. */
+  #maker(): string {
+    return `${this.#cluster.host.name} ${this.#cluster.instance}`
+  }
+
+  #isOfEarlierLife(maker: string): boolean {
+    const [host, instance] = maker.split(' ')
+    return host === this.#cluster.host.name && instance !== this.#cluster.instance
+  }
+
+  /**
+   * Pools and numbers that this host took in an earlier life for a network that it did not live to define. `networks`: all
+   * that are defined.
+   */
+  async sweep(networks: { id: string; pools: { subnet: string }[] }[]): Promise<void> {
+    const subnets = new Set(networks.flatMap(({ pools }) => pools.map(({ subnet }) => subnet)))
+    const ids = new Set(networks.map(({ id }) => id))
+    const list = async (below: string) =>
+      (await this.#cluster.ask(() => this.#backend.list(`${this.#root}/${below}/`))).entries
+    for (const { key, value } of await list('pools')) {
+      const pool = unslug(key.slice(key.lastIndexOf('/') + 1))
+      if (this.#isOfEarlierLife(value) && !subnets.has(pool)) await this.releasePool(pool)
+    }
+    for (const { key, value } of await list('segments')) {
+      const [owner = '', ...maker] = value.split(' ')
+      if (this.#isOfEarlierLife(maker.join(' ')) && !ids.has(owner))
+        await this.giveBack(owner, Number(key.slice(key.lastIndexOf('/') + 1)))
+    }
   }
 
   /** The key by which a network's name is its own. */

@@ -194,12 +194,14 @@ export class Cluster {
     if (this.connected) return
     if (this.#state === 'closed') throw new CnmError('ERR_CLOSED', 'the cluster was left')
     this.#hurry()
-    const deadline = Date.now() + this.#options.patience
-    while (!this.connected && !this.closed && Date.now() < deadline)
+    // Not by the time of day, which may be set.
+    const deadline = performance.now() + this.#options.patience
+    while (!this.connected && !this.closed && performance.now() < deadline)
       await new Promise(resolve => setTimeout(resolve, 20))
     if (this.connected) return
     const { message } = (this.#error ?? {}) as Error
-    if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST')) throw this.#error
+    if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST', 'ERR_CLUSTER_FULL'))
+      throw this.#error
     throw new CnmError(
       'ERR_CLUSTER_UNAVAILABLE',
       `host ${this.host.name} has no connection to the cluster store (${message ?? this.store}); networks that span hosts cannot be changed until it is back`,

@@ -452,6 +452,7 @@ export class Spanning {
             await this.#vanish(network)
         this.#guard()
         if (!first) return
+        await this.#cluster.claims.sweep(this.#cluster.all('network'))
         for (const id of this.#present.keys()) {
           const network = this.#world.networkById(id)
           if (network) await this.#context.locks.run(`presence ${id}`, () => this.#sync(network))

@@ -1,5 +1,5 @@
 /** Networks that span hosts, on modelled hosts and a store in memory: what users' programs can do without root or etcd. */
-import type { Controller, ControllerInput, Network } from 'libcnm'
+import { CnmError, type Controller, type ControllerInput, type Network } from 'libcnm'
 import { faultSweep, MemoryCluster, type MemoryBackend, MockKernel } from 'libcnm/testing'
 import { directory, joined, later, open, sandboxOf } from './scene'
 
@@ -244,6 +244,38 @@ test('a host that starts while the store is away has its containers, and what it
   backend.cut = false
   await until(() => known(a).join().includes(three.mac))
   await until(() => !known(a).join().includes(two.mac))
+})
+
+test('a host that crashed while it made a network gives back what it had taken for it', async () => {
+  const a = await host('a', 1)
+  await a.controller.createNetwork({ name: 'web', driver: 'overlay' })
+  const claims = () => Object.keys(store.snapshot()).filter(key => /claims\/(pools|segments)\//.test(key))
+  const before = claims()
+  // As after a crash between the claims and the definition.
+  const life = 'a earlier'
+  store.put('/libcnm/claims/pools/10.77.0.0_24', life)
+  store.put('/libcnm/claims/addresses/10.77.0.0_24/10.77.0.1', '{"owner":"x"}')
+  store.put('/libcnm/claims/segments/9999', `${'f'.repeat(64)} ${life}`)
+  // Another host's are its own affair.
+  store.put('/libcnm/claims/pools/10.78.0.0_24', 'b earlier')
+  await a.controller.close()
+  const backend = store.backend()
+  await open(a.kernel, { ...a.options, cluster: { ...a.options.cluster, backend } as never })
+  await until(() => claims().length === before.length + 1)
+  expect(claims()).toEqual([...before, '/libcnm/claims/pools/10.78.0.0_24'].sort())
+})
+
+test('a store that is full: said so, and all is well when there is room', async () => {
+  const [a] = (await hosts('a')) as [Host]
+  const web = await a.controller.createNetwork({ name: 'web', driver: 'overlay' })
+  a.backend.fail(new CnmError('ERR_CLUSTER_FULL', 'mvcc: database space exceeded'))
+  await expect(web.createEndpoint({ name: 'x' })).rejects.toMatchObject({
+    code: 'ERR_CLUSTER_FULL',
+    kind: 'exhausted',
+  })
+  a.backend.fail(undefined)
+  await until(() => a.controller.cluster?.connected === true)
+  await joined(web, await sandboxOf(a.controller, 'x'))
 })
 
 test('a store that lost everything: networks in use are there again', async () => {
