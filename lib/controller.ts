@@ -231,7 +231,8 @@ export class Controller {
             ipv6: spec.ipv6,
             scope: scope === 'local' ? 'local' : 'global',
             skipGateway: (await driver.skipsGateway?.(spec)) ?? [],
-            ownLinks: [...this.networks().flatMap(({ link }) => link ?? []), ...namedLink(driverOptions)],
+            reserves: driver.reserves?.(spec) ?? [],
+            ownLinks: [...this.networks().flatMap(({ hostLinks }) => hostLinks), ...namedLink(driverOptions)],
           },
           undo,
         )
@@ -278,13 +279,13 @@ export class Controller {
   #adoptNetwork(network: Network): void {
     this.#networks.set(network.id, network)
     this.#networksByName.set(network.name, network)
-    if (network.link && !network.record.deleting) this.#context.wantedLinks.add(network.link)
+    if (!network.record.deleting) for (const link of network.hostLinks) this.#context.wantedLinks.add(link)
     this.#announce(network)
   }
 
   #forgetNetwork(network: Network): void {
     this.#networks.delete(network.id)
-    if (network.link) this.#context.wantedLinks.delete(network.link)
+    for (const link of network.hostLinks) this.#context.wantedLinks.delete(link)
     if (this.#networksByName.get(network.name) === network) this.#networksByName.delete(network.name)
   }
 

@@ -111,6 +111,11 @@ export class Network {
   get link(): string | undefined {
     return this.#record.state.link
   }
+  /** The links that the host has for it: the bridge or parent, and the one by which the host takes part itself. */
+  get hostLinks(): string[] {
+    const { link, hostLink } = this.#record.state
+    return [link, hostLink?.spec.name].filter(name => name !== undefined)
+  }
   /** What was allocated: one entry a subnet. */
   get ipam(): readonly Readonly<PoolRecord>[] {
     return this.#record.pools

@@ -902,7 +902,8 @@ export class Sandbox {
         reaper.doom(host, change.link, grace)
         this.#doomed.add(change.link)
       } else changes.push(change)
-    await applyLeniently(host, changes)
+    // There is no way back from here, and nobody comes by later for what is not a link: so once more.
+    await applyLeniently(host, changes).catch(() => applyLeniently(host, changes))
     if (attachment.interface?.arrives === 'born') {
       if (!attachment.interface.source) reaper.doom(this.#stack, join.interfaceName, grace)
       this.#leaving.add(join.interfaceName)
@@ -1459,13 +1460,13 @@ function satisfies(port: PublishedPort, binding: PortBinding): boolean {
   )
 }
 
-/** An attachment without what cannot be stored: plans refer to open stacks; what undoes them, and the flags of ports, do not. */
+/** Plans refer to open stacks. What undoes them, the flags of ports and the routes of the host do not, and are stored. */
 const storable = (attachment: Attachment): Attachment => {
-  const flags = attachment.plan?.changes?.filter(({ op }) => op === 'setPort') ?? []
+  const kept = attachment.plan?.changes?.filter(({ op }) => op === 'setPort' || op === 'replaceRoute') ?? []
   const undo = attachment.plan?.undo
   return {
     ...attachment,
-    plan: (undo || flags.length > 0 || undefined) && { undo, ...(flags.length > 0 && { changes: flags }) },
+    plan: (undo || kept.length > 0 || undefined) && { undo, ...(kept.length > 0 && { changes: kept }) },
   }
 }
 

@@ -2,14 +2,18 @@ import { z } from 'zod'
 import { CnmError } from '../../lib/base/errors'
 import { linkName } from '../../lib/base/parse'
 import type { Driver } from '../../lib/driver/contract'
-import { integer } from '../../lib/driver/options'
-import { dropParent, gatewaysOf, makeParent } from '../macvlan/parent'
+import { flag as boolean, integer } from '../../lib/driver/options'
+import { HOST_ADDRESS, hostLinkName, hostWays, withHostLink, withoutHostLink } from '../macvlan/host-access'
+import { dropParent, gatewaysOf, indexOfItsOwn, makeParent } from '../macvlan/parent'
 
 const IpvlanOptions = z.strictObject({
   parent: linkName().optional().describe('link on the host; eth0.10 is made when absent; default: a dummy'),
   mode: z.enum(['l2', 'l3', 'l3s']).default('l2'),
   flag: z.enum(['bridge', 'private', 'vepa']).default('bridge'),
   mtu: integer(68, 65535).optional().describe("bytes; default: the parent's"),
+  hostAccess: boolean()
+    .default(false)
+    .describe('the host and the containers reach one another; mode l2, flag bridge only'),
 })
 type IpvlanOptions = z.output<typeof IpvlanOptions>
 
@@ -21,8 +25,15 @@ export function ipvlan(): Driver<IpvlanOptions> {
     options: IpvlanOptions,
     labels: { ipvlan_mode: 'mode', ipvlan_flag: 'flag', 'com.docker.network.driver.mtu': 'mtu' },
     skipsGateway: () => [4, 6],
+    reserves: ({ options }) => (options.hostAccess ? [HOST_ADDRESS] : []),
     async createNetwork(spec, host, others) {
-      const { parent } = spec.options
+      const { parent, mode, flag, hostAccess } = spec.options
+      if (hostAccess && (mode !== 'l2' || flag !== 'bridge'))
+        throw new CnmError(
+          'ERR_INVALID_OPTION',
+          `hostAccess: it needs mode l2 and flag bridge, not ${mode} and ${flag}`,
+          { mode, flag },
+        )
       const rival = others.find(other => parent !== undefined && other.state.link === parent)
       if (rival)
         throw new CnmError(
@@ -30,9 +41,12 @@ export function ipvlan(): Driver<IpvlanOptions> {
           `network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}`,
           { parent, network: rival.spec.id },
         )
-      return makeParent(spec, host, 'di-', others)
+      const made = await makeParent(spec, host, 'di-', others)
+      if (!hostAccess) return made
+      const name = hostLinkName('hi-', spec)
+      return withHostLink(made, spec, { kind: 'ipvlan', name, parent: made.state.link as string, mode, flag })
     },
-    deleteNetwork: async (network, _host, others) => dropParent(network, others),
+    deleteNetwork: async (network, _host, others) => withoutHostLink(network, dropParent(network, others)),
     async createEndpoint(_network, endpoint) {
       if (endpoint.macGiven)
         throw new CnmError(
@@ -44,9 +58,10 @@ export function ipvlan(): Driver<IpvlanOptions> {
         )
       return {}
     },
-    async join(network, _endpoint, { netns, interfaceName, interfaceIndex }) {
+    async join(network, endpoint, { netns, interfaceName }) {
       const { state, spec } = network
       const { mode, flag } = spec.options
+      const ways = hostWays(network, endpoint)
       return {
         plan: {
           changes: [
@@ -55,7 +70,7 @@ export function ipvlan(): Driver<IpvlanOptions> {
               link: {
                 kind: 'ipvlan',
                 name: interfaceName,
-                index: interfaceIndex,
+                index: indexOfItsOwn(),
                 parent: state.link as string,
                 mode,
                 flag,
@@ -63,7 +78,9 @@ export function ipvlan(): Driver<IpvlanOptions> {
                 netns,
               },
             },
+            ...ways.add,
           ],
+          undo: ways.remove,
         },
         interface: { arrives: 'born', mtu: state.mtu },
         gateways:
@@ -75,6 +92,6 @@ export function ipvlan(): Driver<IpvlanOptions> {
         disableGatewayService: true,
       }
     },
-    leave: async () => ({}),
+    leave: async (network, endpoint) => ({ changes: hostWays(network, endpoint).remove }),
   }
 }

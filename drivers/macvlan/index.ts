@@ -2,8 +2,9 @@ import { z } from 'zod'
 import { CnmError } from '../../lib/base/errors'
 import { linkName } from '../../lib/base/parse'
 import type { Driver } from '../../lib/driver/contract'
-import { integer } from '../../lib/driver/options'
-import { dropParent, gatewaysOf, makeParent } from './parent'
+import { flag, integer } from '../../lib/driver/options'
+import { HOST_ADDRESS, hostLinkName, hostWays, withHostLink, withoutHostLink } from './host-access'
+import { dropParent, gatewaysOf, indexOfItsOwn, makeParent } from './parent'
 
 const MacvlanOptions = z.strictObject({
   parent: linkName().optional().describe('link on the host; eth0.10 is made when absent; default: a dummy'),
@@ -12,6 +13,9 @@ const MacvlanOptions = z.strictObject({
   broadcastCutoff: integer(-1, 2147483647)
     .optional()
     .describe('receivers of a multicast address before queueing'),
+  hostAccess: flag()
+    .default(false)
+    .describe('the host and the containers reach one another; mode bridge only'),
 })
 type MacvlanOptions = z.output<typeof MacvlanOptions>
 
@@ -23,8 +27,15 @@ export function macvlan(): Driver<MacvlanOptions> {
     options: MacvlanOptions,
     labels: { macvlan_mode: 'mode', 'com.docker.network.driver.mtu': 'mtu' },
     skipsGateway: () => [4, 6],
+    reserves: ({ options }) => (options.hostAccess ? [HOST_ADDRESS] : []),
     async createNetwork(spec, host, others) {
-      const { parent, mode } = spec.options
+      const { parent, mode, hostAccess } = spec.options
+      if (hostAccess && mode !== 'bridge')
+        throw new CnmError(
+          'ERR_INVALID_OPTION',
+          `hostAccess: in mode ${mode} nobody on the parent reaches the containers directly, the host neither; it needs mode bridge`,
+          { mode },
+        )
       const rival = others.find(
         other =>
           parent !== undefined &&
@@ -37,13 +48,17 @@ export function macvlan(): Driver<MacvlanOptions> {
           `cannot use mode ${mode}, macvlan network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}`,
           { parent, network: rival.spec.id },
         )
-      return makeParent(spec, host, 'dm-', others)
+      const made = await makeParent(spec, host, 'dm-', others)
+      if (!hostAccess) return made
+      const name = hostLinkName('hm-', spec)
+      return withHostLink(made, spec, { kind: 'macvlan', name, parent: made.state.link as string, mode })
     },
-    deleteNetwork: async (network, _host, others) => dropParent(network, others),
-    async join(network, endpoint, { netns, interfaceName, interfaceIndex }) {
+    deleteNetwork: async (network, _host, others) => withoutHostLink(network, dropParent(network, others)),
+    async join(network, endpoint, { netns, interfaceName }) {
       const { state, spec } = network
       const { mode, broadcastCutoff } = spec.options
       const { mac } = endpoint
+      const ways = hostWays(network, endpoint)
       return {
         plan: {
           changes: [
@@ -52,7 +67,7 @@ export function macvlan(): Driver<MacvlanOptions> {
               link: {
                 kind: 'macvlan',
                 name: interfaceName,
-                index: interfaceIndex,
+                index: indexOfItsOwn(),
                 parent: state.link as string,
                 mode,
                 broadcastCutoff,
@@ -61,13 +76,15 @@ export function macvlan(): Driver<MacvlanOptions> {
                 netns,
               },
             },
+            ...ways.add,
           ],
+          undo: ways.remove,
         },
         interface: { arrives: 'born', mac, mtu: state.mtu },
         gateways: gatewaysOf(network),
         disableGatewayService: true,
       }
     },
-    leave: async () => ({}),
+    leave: async (network, endpoint) => ({ changes: hostWays(network, endpoint).remove }),
   }
 }

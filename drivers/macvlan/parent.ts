@@ -1,4 +1,5 @@
 /** The parent link of macvlan and ipvlan networks: given, made as a VLAN sub-interface, or a dummy. */
+import { randomInt } from 'node:crypto'
 import { CnmError } from '../../lib/base/errors'
 import { addressOf } from '../../lib/base/cidr'
 import type {
@@ -63,6 +64,13 @@ async function vlanOf(name: string, host: HostView): Promise<{ parent: string; i
     })
   return { parent, id }
 }
+
+/**
+ * The kernel looks for the index of a link that is to be born in another namespace among the links of the parent's first
+ * (rtnl_newlink: EEXIST), or without an index for its name; and every host has an index 2, many an eth0. So an index that
+ * nobody has: the kernel's own begin at 1, an int holds 2³¹.
+ */
+export const indexOfItsOwn = (): number => randomInt(2 ** 24, 2 ** 30)
 
 /** A link that we made goes with its last user. */
 export function dropParent(network: DriverNetwork, others: DriverNetwork[]): Plan {

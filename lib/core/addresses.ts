@@ -22,6 +22,8 @@ interface Wanted {
   ipv6: boolean
   scope: 'local' | 'global'
   skipGateway: (4 | 6)[]
+  /** See Driver.reserves. */
+  reserves: string[]
   /** Our own bridges do not count as used. */
   ownLinks: string[]
 }
@@ -43,6 +45,7 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
       used,
       force: settings.force,
       skipGateway: wanted.skipGateway.includes(family),
+      reserves: wanted.reserves,
     })
     undo.push(`release the IPv${family} pools`, () => release(driver, allocated, wanted.id))
     const list = family === 4 ? allocated.ipv4 : allocated.ipv6

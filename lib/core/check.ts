@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { familyOf } from '../base/cidr'
 import { isCnmError } from '../base/errors'
-import type { Attachment, Driver, DriverNetwork } from '../driver/contract'
+import type { Attachment, Driver, DriverNetwork, HostLink } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
 import type { Address, Change, Link, Route, RouteSpec, Stack } from '../kernel/kernel'
 import type { Network } from '../network'
@@ -137,6 +137,53 @@ function checkNetwork(network: Network, host: Facts): Difference[] {
         link: state.link,
         address,
       })
+  if (state.hostLink) found.push(...checkHostLink(network, state.hostLink, host))
+  return found
+}
+
+function checkHostLink(
+  { id, name: networkName }: Network,
+  { spec, addresses, sysctls }: HostLink,
+  host: Facts,
+): Difference[] {
+  const about = { networkId: id }
+  const { name } = spec
+  const link = host.links.get(name)
+  const owned = new Set(host.addresses.filter(each => each.link === link?.index).map(each => each.address))
+  const address = (text: string): Change => ({ op: 'addAddress', link: name, address: text })
+  const fix = (...changes: Change[]): Fix => ({ by: 'changes', where: 'host', changes })
+  if (!link)
+    return [
+      {
+        ...about,
+        kind: 'link',
+        problem: 'missing',
+        message: `${name}, the host's own link to network ${networkName}, is gone`,
+        fix: {
+          by: 'changes',
+          where: 'host',
+          changes: [{ op: 'addLink', link: spec }, ...addresses.map(address)],
+          sysctls,
+        },
+      },
+    ]
+  const found: Difference[] = []
+  if (!link.up)
+    found.push({
+      ...about,
+      kind: 'link',
+      problem: 'wrong',
+      message: `${name}, the host's own link to network ${networkName}, is down`,
+      fix: fix({ op: 'setLink', link: name, up: true }),
+    })
+  for (const missing of addresses.filter(each => !owned.has(each)))
+    found.push({
+      ...about,
+      kind: 'address',
+      problem: 'missing',
+      message: `${name} of network ${networkName} lacks the host's address ${missing}`,
+      fix: fix(address(missing)),
+    })
   return found
 }
 
@@ -275,6 +322,17 @@ function checkEndpoint(endpoint: Endpoint, sandbox: Sandbox, inside: Facts, host
         fix: { by: 'changes', where: 'host', changes: [{ op: 'setLink', link: source, up: true }] },
       })
   }
+  for (const route of hostRoutes(attachment)) {
+    const wanted = host.links.get(String(route.link))
+    if (wanted && !host.routes.some(each => isRoute(each, route, wanted.index)))
+      found.push({
+        ...about,
+        kind: 'route',
+        problem: 'missing',
+        message: `the host lacks its route to ${route.destination} of sandbox ${sandbox.containerId}`,
+        fix: { by: 'changes', where: 'host', changes: [{ op: 'replaceRoute', route }] },
+      })
+  }
   if (!link.up)
     found.push({
       ...about,
@@ -307,6 +365,10 @@ function checkEndpoint(endpoint: Endpoint, sandbox: Sandbox, inside: Facts, host
   }
   return found
 }
+
+/** The host's own routes to the endpoint. */
+const hostRoutes = ({ plan }: Attachment): RouteSpec[] =>
+  (plan?.changes ?? []).flatMap(change => (change.op === 'replaceRoute' ? [change.route] : []))
 
 const FLAGS = ['isolated', 'hairpin', 'learning'] as const
 

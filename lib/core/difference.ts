@@ -26,7 +26,13 @@ export interface Difference {
 
 export type Fix =
   /** Changes to the host's stack or to the sandbox's. */
-  | { by: 'changes'; where: 'host' | 'sandbox'; changes: Change[] }
+  | {
+      by: 'changes'
+      where: 'host' | 'sandbox'
+      changes: Change[]
+      /** Written after the changes. */
+      sysctls?: Record<string, string>
+    }
   | { by: 'sysctls'; where: 'host' | 'sandbox'; sysctls: Record<string, string> }
   /** The endpoint is attached afresh. */
   | { by: 'reattach' }

@@ -65,7 +65,7 @@ export class DriftWatch {
     }))
     if (shadowed(candidates, event).length === 0) return
     // Our own bridges have routes to our subnets, too.
-    const own = networks.flatMap(({ link }) => link ?? [])
+    const own = networks.flatMap(({ hostLinks }) => hostLinks)
     for (const { network, subnet, route } of shadowed(candidates, event, own, [...this.#links.values()])) {
       const found = networks.find(({ id }) => id === network)
       if (found)

@@ -69,7 +69,9 @@ async function change(context: Context, world: World, difference: Difference): P
   await context.locks.runAll(keys, async () => {
     const stack =
       fix.where === 'host' ? context.host : world.sandboxes().find(({ id }) => id === sandboxId)?.stack
-    if (stack) await applyTolerantly(stack, fix.changes)
+    if (!stack) return
+    await applyTolerantly(stack, fix.changes)
+    if (fix.sysctls) stack.setSysctls(fix.sysctls)
   })
 }
 

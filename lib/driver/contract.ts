@@ -7,7 +7,7 @@
 import type { z } from 'zod'
 import type { Family } from '../base/cidr'
 import type { FirewallNetwork, GatewayMode } from '../firewall/contract'
-import type { Change, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
+import type { Change, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
 
 /** What a driver may ask about the host. */
 export type HostView = Pick<
@@ -51,6 +51,8 @@ export interface NetworkSpec<O = unknown> {
 export interface NetworkState {
   /** The interface on the host that stands for the network, when there is one. */
   link?: string
+  /** A link by which the host itself takes part in the network; `check` and `repair` look after it. Made by the plan. */
+  hostLink?: HostLink
   /** Interfaces in sandboxes are called this and the lowest free number. Default `eth`. */
   interfacePrefix?: string
   /** Bytes. */
@@ -65,6 +67,14 @@ export interface NetworkState {
   defaultHostIp?: string
   /** The driver's own. */
   data?: Record<string, unknown>
+}
+
+export interface HostLink {
+  spec: LinkSpec
+  /** ADDRESS/LENGTH */
+  addresses: string[]
+  /** Written whenever it is made. */
+  sysctls?: Record<string, string>
 }
 
 export interface DriverNetwork<O = unknown> {
@@ -203,6 +213,11 @@ export interface Driver<O = unknown> {
 
   /** Families for which the network wants no gateway address from IPAM. Default none. */
   skipsGateway?(network: Omit<NetworkSpec<O>, 'pools'>): Family[] | Promise<Family[]>
+  /**
+   * Names of auxiliary addresses that it wants of every pool: taken as the user named them, or any free one. They come back
+   * in `pools[].auxiliary`.
+   */
+  reserves?(network: Omit<NetworkSpec<O>, 'pools'>): string[]
   /** Checks, looks, answers. `others` are this driver's networks. Throws conflicts with the conflicting object named. */
   createNetwork(
     spec: NetworkSpec<O>,

@@ -45,6 +45,8 @@ export interface NetworkIpamRequest {
   force?: boolean
   /** The network driver needs no gateway: none is chosen. One that the user or the IPAM driver names is still taken. */
   skipGateway?: boolean
+  /** Auxiliary addresses that every subnet is to have: any free one where the user names none. */
+  reserves?: readonly string[]
 }
 
 /** One subnet of a network, as plain data: to be stored, and given to {@link releaseNetwork} or {@link replayNetwork}. */
@@ -159,6 +161,7 @@ interface Task {
   options?: Record<string, string>
   used: readonly UsedSubnet[]
   force: boolean
+  reserves?: readonly string[]
 }
 
 async function allocateOne(
@@ -218,6 +221,11 @@ async function allocateOne(
       allocation.gateway = gateway
       allocation.gatewayFrom = 'first-free'
     }
+  }
+  for (const name of task.reserves ?? []) {
+    if (allocation.aux[name] !== undefined) continue
+    const address = await takeAddress(task, answer.id, pool, 'auxiliary', undefined, undo)
+    if (address !== '') allocation.aux[name] = address
   }
   return allocation
 }

@@ -202,6 +202,8 @@ export function driverSuite(name: string, suite: DriverSuiteOptions): void {
         pools: addressed ? (subnets[1] as string[]).map(poolOf) : [],
         options: driver.options.parse(options),
       }
+      for (const name of driver.reserves?.(spec) ?? [])
+        for (const pool of spec.pools) pool.auxiliary[name] = pool.gateway as string
       const { plan, state } = await driver.createNetwork(spec, host, [])
       await carryOutAndBack(at.kernel, host, plan)
       await eventually(() => likeness(host), before)
@@ -220,6 +222,10 @@ export function driverSuite(name: string, suite: DriverSuiteOptions): void {
         sandboxOptions: {},
       })
       await carryOutAndBack(at.kernel, host, attachment.plan)
+      // What was born inside, with no other end on the host, is the core's to remove.
+      const { arrives, source } = attachment.interface ?? {}
+      if (arrives === 'born' && !source)
+        await sandbox.stack?.apply([{ op: 'removeLink', link: 'eth0', ifExists: true }])
       await eventually(() => likeness(host), outside)
       await eventually(() => likeness(sandbox.stack as Stack), inside)
       for (let twice = 0; twice < 2; twice++)
@@ -311,8 +317,8 @@ const modelledHost = async (options?: MockKernelOptions): Promise<DriverSuiteHos
   kernel: new MockKernel(options),
 })
 
-/** Links are deleted in the background, which tries again. */
-const inBackground = ({ op }: KernelCall): boolean => op === 'removeLink'
+/** Links are deleted in the background, which tries again; routes to an endpoint that leaves, at once. */
+const inBackground = ({ op }: KernelCall): boolean => op === 'removeLink' || op === 'removeRoute'
 
 /** Without the carrier of ports, which hangs on the other end. */
 const stable = (snapshot: Snapshot): unknown =>
@@ -351,7 +357,7 @@ function poolOf(subnet: string) {
   const gateway = subnet.replace(family === 4 ? /0\/\d+$/ : /::\/\d+$/, family === 4 ? '1' : '::1')
   if (!contains(parseCidr(subnet), parseCidr(`${gateway}/${length}`)))
     throw new Error(`the suite needs subnets that end in .0/N or ::/N, not ${subnet}`)
-  return { family, subnet, gateway: `${gateway}/${length}`, auxiliary: {} }
+  return { family, subnet, gateway: `${gateway}/${length}`, auxiliary: {} as Record<string, string> }
 }
 
 /** A stack as plain sorted data, without what differs from run to run: indexes, counters, carrier, states of ports. */

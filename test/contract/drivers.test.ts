@@ -1,5 +1,5 @@
 /** The drivers on a modelled kernel, by the suite that authors of drivers get. */
-import { bridge, type Driver, host, nullDriver } from 'libcnm'
+import { bridge, type Driver, host, ipvlan, macvlan, nullDriver } from 'libcnm'
 import { driverSuite, MockDriver } from 'libcnm/testing'
 
 driverSuite('bridge', { makeDriver: () => bridge() as Driver })
@@ -8,6 +8,10 @@ driverSuite('bridge, isolated ports, IPv4 only', {
   options: { icc: false, mtu: 1400 },
   subnets: [['10.123.1.0/24'], ['10.123.2.0/24']],
 })
+for (const options of [{}, { hostAccess: true }, { mode: 'private' }])
+  driverSuite(`macvlan ${JSON.stringify(options)}`, { makeDriver: () => macvlan() as Driver, options })
+for (const options of [{}, { hostAccess: true }, { mode: 'l3' }, { mode: 'l3s', flag: 'vepa' }])
+  driverSuite(`ipvlan ${JSON.stringify(options)}`, { makeDriver: () => ipvlan() as Driver, options })
 driverSuite('host', { makeDriver: host, mode: 'host' })
 driverSuite('null', { makeDriver: nullDriver })
 driverSuite('MockDriver', { makeDriver: () => new MockDriver(), strict: false })
