@@ -21,7 +21,7 @@ const NLA_F_NESTED = 0x8000
 const BATCH_BEGIN = 0x10
 const BATCH_END = 0x11
 const SUBSYSTEM = 10 // NFNL_SUBSYS_NFTABLES
-const MESSAGE = { newTable: 0, newChain: 3, newRule: 6 }
+const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6 }
 // linux/netfilter.h, uapi/linux/in.h
 const NFPROTO_IPV4 = 2
 const HOOK = { output: 3, postrouting: 4 }
@@ -138,18 +138,40 @@ function rewrite(
   )
 }
 
+const table = () => text(1, REDIRECT_TABLE)
+
+/** The chains and their rules; the last message asks for an acknowledgement. */
+const rules = (ports: { udp: number; tcp: number }): Buffer[] => [
+  chain('there', HOOK.postrouting, 300),
+  chain('back', HOOK.output, -300),
+  rewrite('there', 'daddr', 'dport', 'udp', 53, ports.udp),
+  rewrite('there', 'daddr', 'dport', 'tcp', 53, ports.tcp),
+  rewrite('back', 'saddr', 'sport', 'udp', ports.udp, 53),
+  rewrite('back', 'saddr', 'sport', 'tcp', ports.tcp, 53, NLM_F_ACK),
+]
+
 /**
  * The same as `redirectRules`, for a sandbox that has no such table yet: then EEXIST, and nothing is changed. (To delete and
- * make it anew in one batch costs the kernel three times as much.) The last message asks for an acknowledgement.
+ * make it anew in one batch costs the kernel three times as much.)
  */
 export function redirectBatch(ports: { udp: number; tcp: number }): Buffer {
+  return batch(change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports))
+}
+
+/** The same where rules of an earlier resolver may be: they are replaced at once. */
+export function replaceRedirectBatch(ports: { udp: number; tcp: number }): Buffer {
   return batch(
-    change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, text(1, REDIRECT_TABLE)),
-    chain('there', HOOK.postrouting, 300),
-    chain('back', HOOK.output, -300),
-    rewrite('there', 'daddr', 'dport', 'udp', 53, ports.udp),
-    rewrite('there', 'daddr', 'dport', 'tcp', 53, ports.tcp),
-    rewrite('back', 'saddr', 'sport', 'udp', ports.udp, 53),
-    rewrite('back', 'saddr', 'sport', 'tcp', ports.tcp, 53, NLM_F_ACK),
+    change(MESSAGE.newTable, NLM_F_CREATE, table()),
+    change(MESSAGE.deleteTable, 0, table()),
+    change(MESSAGE.newTable, NLM_F_CREATE, table()),
+    ...rules(ports),
+  )
+}
+
+/** The same as `noRedirect`. */
+export function noRedirectBatch(): Buffer {
+  return batch(
+    change(MESSAGE.newTable, NLM_F_CREATE, table()),
+    change(MESSAGE.deleteTable, NLM_F_ACK, table()),
   )
 }

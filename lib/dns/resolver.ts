@@ -16,7 +16,7 @@ import {
 } from './contract'
 import { Forwarder } from './forward'
 import { noRedirect, redirectRules } from './redirect'
-import { redirectBatch } from './redirect-batch'
+import { noRedirectBatch, redirectBatch, replaceRedirectBatch } from './redirect-batch'
 import { Responder } from './responder'
 import { DnsServer } from './server'
 import { SocketTransport } from './transport'
@@ -59,7 +59,7 @@ export async function openResolver(options: ResolverOptions): Promise<SandboxRes
       forwarder.close()
       transport.close()
       await server.close()
-      if (mode === 'redirect' && !keepRules) stack.nft(noRedirect())
+      if (mode === 'redirect' && !keepRules) undirect(stack)
     },
   }
 }
@@ -112,17 +112,24 @@ export const resolveName: ResolveName = (names, view, name, family) =>
 
 export const resolveIp: ResolveIp = (names, view, ip) => zonesOf(names).reverse(view, ip)
 
+/** Text only for stacks that take nothing else: each libnftables context costs a descriptor, and must have one below 1024. */
 function redirect(stack: Stack, ports: { udp: number; tcp: number }): void {
-  try {
-    if (stack.nftBatch) {
-      stack.nftBatch(redirectBatch(ports))
-      return
-    }
-  } catch (error) {
-    // Rules of an earlier resolver are there: the text replaces them.
-    if (!isCnmError(error, 'ERR_FIREWALL') || error.details.errno !== 'EEXIST') throw error
+  if (!stack.nftBatch) {
+    stack.nft(redirectRules(ports))
+    return
   }
-  stack.nft(redirectRules(ports))
+  try {
+    stack.nftBatch(redirectBatch(ports))
+  } catch (error) {
+    // Rules of an earlier resolver are there.
+    if (!isCnmError(error, 'ERR_FIREWALL') || error.details.errno !== 'EEXIST') throw error
+    stack.nftBatch(replaceRedirectBatch(ports))
+  }
+}
+
+function undirect(stack: Stack): void {
+  if (stack.nftBatch) stack.nftBatch(noRedirectBatch())
+  else stack.nft(noRedirect())
 }
 
 /** With port 0 the kernel chooses: one for UDP, another for TCP. */

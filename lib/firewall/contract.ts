@@ -103,7 +103,7 @@ export interface Firewall {
   apply(change: FirewallChange): Promise<void>
   /** The desired state, as data. */
   state(): Required<Pick<FirewallChange, 'addNetworks' | 'addEndpoints' | 'addMappings' | 'addLinks'>>
-  /** Replaces whatever there is by the given state in one transaction (restore). */
+  /** Makes whatever there is the given state (restore), in one transaction; what is right already is not touched. */
   reset(state: FirewallChange): Promise<void>
   /** Compares the kernel's ruleset with the desired state. */
   check(): Promise<FirewallProblem[]>

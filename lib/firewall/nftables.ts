@@ -15,6 +15,7 @@ import {
   nftRenderer,
   parseListing,
   renderDelta,
+  renderCorrection,
   renderRemoval,
   renderTable,
   renderUserTable,
@@ -68,8 +69,8 @@ export class NftablesFirewall implements Firewall {
     const listing = this.listing()
     this.adopted =
       listing !== undefined && listing.frame === expectedListing(this.parts.name, new Map()).frame
-    if (this.adopted) this.nft(renderUserTable(this.parts.name))
-    else this.install()
+    if (!this.adopted) this.install()
+    else if (!this.userTableExists()) this.nft(renderUserTable(this.parts.name))
     this.started = true
     this.healer.start()
     await this.firewalld?.start()
@@ -126,7 +127,7 @@ export class NftablesFirewall implements Firewall {
     plan.commit()
     this.model = next
     try {
-      this.install()
+      this.bring()
     } catch (error) {
       this.model = before
       throw error
@@ -134,6 +135,28 @@ export class NftablesFirewall implements Firewall {
     this.adopted = false
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
     await this.neighbours()
+  }
+
+  /** Only the elements that differ are sent; a table that is as it should be is not touched. */
+  private bring(): void {
+    const { name } = this.parts
+    const there = this.listing()
+    const items = this.model.items()
+    const wanted = expectedListing(name, items)
+    if (there?.frame !== wanted.frame) {
+      this.install()
+      return
+    }
+    const text = renderCorrection(name, there, items)
+    try {
+      if (text) this.nft(text)
+    } catch (error) {
+      if (!isCnmError(error, 'ERR_FIREWALL')) throw error
+      this.parts.log.debug('the firewall refused a correction; sending the whole table', { error })
+      this.install()
+      return
+    }
+    if (!this.userTableExists()) this.nft(renderUserTable(name))
   }
 
   async check(): Promise<FirewallProblem[]> {

@@ -444,3 +444,21 @@ export function expectedListing(name: string, items: Map<string, Item[]>): Listi
   for (const [set, list] of items) elements.set(set, new Set(list.map(element)))
   return { frame, elements }
 }
+
+/** What makes a table with such elements hold those of `items`, in one transaction; empty when it does already. */
+export function renderCorrection(name: string, there: Listing, items: Map<string, Item[]>): string {
+  const table = `inet ${checkedTable(name)}`
+  const lines: string[] = []
+  const wanted = expectedListing(name, items)
+  for (const [set, elements] of there.elements) {
+    const keep = wanted.elements.get(set)
+    const strange = [...elements].filter(each => !keep?.has(each)).map(each => each.split(' : ')[0])
+    if (strange.length) lines.push(`delete element ${table} ${set} { ${strange.join(', ')} }`)
+  }
+  for (const [set, list] of items) {
+    const has = there.elements.get(set)
+    const lost = list.map(element).filter(each => !has?.has(each))
+    if (lost.length) lines.push(`add element ${table} ${set} { ${lost.join(', ')} }`)
+  }
+  return lines.join('\n')
+}

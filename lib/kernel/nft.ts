@@ -2,6 +2,7 @@
  * libnftables in this process: the system's own library through ffi, so that a change of the ruleset costs no child
  * process and is one kernel transaction. Used once or twice per operation; the hot paths do not go through ffi.
  */
+import { closeSync, openSync } from 'node:fs'
 import { CnmError } from '../base/errors'
 
 /** The soname since 0.9.1 (2019); Debian's package is libnftables1. */
@@ -78,7 +79,25 @@ function load(): Library {
       { cause },
     )
   }
+  reserve()
   return library
+}
+
+/** libnftables waits by select(2): a socket whose number is not below this makes the C library end the process. */
+const FD_SETSIZE = 1024
+/** Low descriptors kept for contexts that are opened when the process has more than a thousand. */
+const RESERVED = 4
+const reserved: number[] = []
+
+function reserve(): void {
+  while (reserved.length < RESERVED) {
+    const fd = openSync('/dev/null', 'r')
+    if (fd >= FD_SETSIZE) {
+      closeSync(fd)
+      return
+    }
+    reserved.push(fd)
+  }
 }
 
 const reason = (error: unknown): string =>
@@ -142,13 +161,31 @@ export class Nft {
   }
 
   close(): void {
-    if (this.#context) this.#library.nft_ctx_free(this.#context)
+    if (!this.#context) return
+    this.#library.nft_ctx_free(this.#context)
     this.#context = undefined
+    reserve() // its descriptor was a low one
   }
 }
 
-/** Where the kernel has no such socket libnftables ends the process, so that is found out first. */
+/**
+ * Where the kernel has no such socket, or its number is too high, libnftables ends the process, so that is found out first.
+ * Throws ERR_FIREWALL_UNAVAILABLE.
+ */
 function mustHaveNetfilter(): void {
+  while (nextDescriptor() >= FD_SETSIZE) {
+    const fd = reserved.pop()
+    if (fd === undefined)
+      throw new CnmError(
+        'ERR_FIREWALL_UNAVAILABLE',
+        `libnftables needs a descriptor below ${FD_SETSIZE}, and this process has given all of them to something else; open the controller earlier`,
+      )
+    closeSync(fd)
+  }
+}
+
+/** The number that a netfilter socket gets now. */
+function nextDescriptor(): number {
   const fd = system?.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_NETFILTER) ?? -1
   if (fd < 0)
     throw new CnmError(
@@ -156,6 +193,7 @@ function mustHaveNetfilter(): void {
       'the kernel gives no netfilter socket: it needs nfnetlink and nf_tables ("modprobe nf_tables"), and a permission to use them',
     )
   system?.close(fd)
+  return fd
 }
 
 function isNull(pointer: Context): boolean {

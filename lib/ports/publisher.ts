@@ -289,6 +289,8 @@ export class Publisher implements PortPublisher {
       const errno = errnoOf(error)
       // A kernel without SCTP cannot have anybody else on the port either.
       if (cell.protocol === 'sctp' && NO_PROTOCOL.has(errno)) return
+      // One of the host's addresses, for a wildcard: it was there when they were listed, and its network is deleted since.
+      if (address !== cell.address && errno === 'EADDRNOTAVAIL') return
       throw await this.#explain(error, port, address, cell.range.first, nameHolder)
     }
   }

@@ -125,7 +125,10 @@ class Files implements SandboxFiles {
     const whole = `${lines.join('\n')}\n`
     if (whole === this.#hostsText) return
     const current = readText(this.paths.hosts)
-    if (
+    const known = this.#written.hosts.includes(digest(whole))
+    if (current === whole && known) {
+      // as an earlier run left it
+    } else if (
       current === undefined ||
       current === this.#hostsText ||
       this.#written.hosts.includes(digest(current))
@@ -145,7 +148,8 @@ class Files implements SandboxFiles {
     if (text === this.#resolvText) return
     const current = readText(this.paths.resolvConf)
     // Once edited, it is theirs.
-    if (current === undefined || this.#written.resolvConf.includes(digest(current))) {
+    const ours = current === undefined || this.#written.resolvConf.includes(digest(current))
+    if (ours && current !== text) {
       this.#note('resolvConf', text)
       writeInPlace(this.paths.resolvConf, text)
     }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -150,4 +150,63 @@ describe('the table', () => {
     await two.stop({ remove: true })
     stack.nft('flush ruleset')
   })
+})
+
+test('what an earlier run left and is right is not touched; what differs is corrected, element by element', async () => {
+  const state = {
+    addNetworks: [network({ id: 'a', link: 'br-a' }), network({ id: 'b', link: 'br-b' })],
+    addEndpoints: [],
+    addMappings: [],
+  }
+  const first = open('again')
+  await first.start()
+  await first.apply(state)
+  await first.stop()
+  const before = stack.nft('list table inet again')
+  const changes = async (body: () => Promise<void>): Promise<string[]> => {
+    const heard: string[] = []
+    const watch = stack.watch(['nft'], event => {
+      if (event.topic === 'nft' && event.table?.startsWith('again') && !event.table.includes('-probe-'))
+        heard.push(`${event.change} ${event.object}`)
+    })
+    await body()
+    await new Promise(resolve => setTimeout(resolve, 100)) // milliseconds for the last events
+    watch.close()
+    return heard
+  }
+  const second = open('again')
+  expect(
+    await changes(async () => {
+      await second.start()
+      await second.reset(state)
+    }),
+  ).toEqual([])
+  expect(stack.nft('list table inet again')).toBe(before)
+  await second.stop()
+  const third = open('again')
+  const heard = await changes(async () => {
+    await third.start()
+    await third.reset({
+      ...state,
+      addNetworks: [network({ id: 'b', link: 'br-b' }), network({ id: 'c', link: 'br-c' })],
+    })
+  })
+  expect(new Set(heard)).toEqual(new Set(['removed element', 'set element']))
+  expect(await third.check()).toEqual([])
+  expect(stack.nft('list table inet again')).toMatch(/br-c/)
+  expect(stack.nft('list table inet again')).not.toMatch(/br-a/)
+  await third.stop({ remove: true })
+})
+
+test('a context can be opened though the process has more than a thousand descriptors', () => {
+  new Nft().close() // loaded, as every controller has it: low descriptors are kept for later
+  const many = Array.from({ length: 1100 }, () => openSync('/dev/null', 'r'))
+  const contexts: Nft[] = []
+  try {
+    for (let n = 0; n < 2; n++) contexts.push(stack.run(() => new Nft()))
+    for (const context of contexts) expect(context.run('list tables')).toEqual(expect.any(String))
+  } finally {
+    for (const context of contexts) context.close()
+    for (const fd of many) closeSync(fd)
+  }
 })
