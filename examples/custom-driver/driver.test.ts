@@ -4,8 +4,16 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Controller, type ControllerInput, LinuxKernel, type Sandbox, serveDriver, type Stack } from 'libcnm'
-import { MockKernel } from 'libcnm/testing'
+import {
+  Controller,
+  type ControllerInput,
+  type Driver,
+  LinuxKernel,
+  type Sandbox,
+  serveDriver,
+  type Stack,
+} from 'libcnm'
+import { driverSuite, MockKernel } from 'libcnm/testing'
 import { routed } from './driver'
 
 const cleanup: (() => unknown)[] = []
@@ -28,6 +36,32 @@ async function open(options: NonNullable<ControllerInput>): Promise<Controller> 
 
 const create = (controller: Controller, driver: string) =>
   controller.createNetwork({ name: 'n', driver, ipam: { config: [{ subnet: '10.92.0.0/24' }] } })
+
+/** The contract of drivers: on the model, where every call of the kernel is failed in turn, and on the kernel. */
+const suite = {
+  makeDriver: () => routed() as Driver,
+  options: { forward: false },
+  subnets: [['10.123.1.0/24'], ['10.123.2.0/24']] as [string[], string[]],
+}
+driverSuite('routed, on the model', suite)
+driverSuite('routed, on the kernel', {
+  ...suite,
+  openHost: async () => {
+    const [directory, kernel] = [mkdtempSync(join(tmpdir(), 'libcnm-example-')), new LinuxKernel()]
+    const host = join(directory, 'host')
+    ;(await kernel.create(host)).close()
+    return {
+      kernel,
+      host,
+      runDir: join(directory, 'run'),
+      async close() {
+        for (const path of await kernel.list(join(directory, 'run', 'netns'))) await kernel.remove(path)
+        await kernel.remove(host)
+        rmSync(directory, { recursive: true, force: true })
+      },
+    }
+  },
+})
 
 test('on the model: an endpoint joins and leaves, and nothing stays', async () => {
   const kernel = new MockKernel()
