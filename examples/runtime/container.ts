@@ -69,11 +69,6 @@ export class Container extends EventEmitter<{ start: []; exit: [number]; removed
     return [...new Set([...this.image.exposed, ...Object.keys(this.request.ExposedPorts ?? {})])]
   }
 
-  addressOn(network: string): string | undefined {
-    const endpoint = this.sandbox?.endpoints().find(each => each.network.name === network)
-    return endpoint?.ipv4?.replace(/\/.*/, '')
-  }
-
   /** As the network API wants to see it. */
   get ref(): ContainerRef {
     const { id, name, mode, isRunning, sandbox } = this

@@ -15,7 +15,7 @@ import {
 } from 'libcnm/api'
 import { Container } from './container'
 import { imageOf } from './images'
-import { endpointExtras, extraHosts, type Link, linksOf, linkVariables, sandboxInput } from './network'
+import { endpointExtras, linksOf, linkVariables, sandboxInput } from './network'
 import { randomName } from './names'
 import { type ContainerSpec, Runc, type Running } from './oci'
 import type { ContainerRequest, ExecRequest } from './requests'
@@ -66,7 +66,7 @@ export class Containers implements NetworkContainers {
     return { running, stopped: this.#all.size - running }
   }
 
-  endpoint = ({ id }: { id: string }, network: Network) => endpointExtras(this.get(id), network)
+  endpoint = ({ id }: { id: string }, network: Network) => endpointExtras(this.get(id), network, this.#linked)
 
   connected = ({ id }: { id: string }, network: Network, settings: EndpointSettings) => {
     this.get(id).networks.set(network.name, settings)
@@ -119,7 +119,7 @@ export class Containers implements NetworkContainers {
     if (mode.startsWith('container:') && request.HostConfig)
       request.HostConfig.NetworkMode = `container:${this.get(mode.slice('container:'.length)).id}`
     const container = new Container(id, name, request, image)
-    linksOf(container, target => this.find(target))
+    linksOf(container, this.#linked)
     cpSync(this.#options.rootfs, join(this.#bundle(id), 'rootfs'), {
       recursive: true,
       verbatimSymlinks: true,
@@ -133,9 +133,9 @@ export class Containers implements NetworkContainers {
   start(container: Container): Promise<boolean> {
     return container.exclusively(async () => {
       if (container.isRunning) return false
-      const links = linksOf(container, target => this.find(target))
-      const sandbox = await this.#openSandbox(container, links)
       try {
+        this.#refuseIdleLinks(container)
+        const sandbox = await this.#openSandbox(container)
         container.sandbox = sandbox
         for (const [name, settings] of container.networks)
           await connectContainer(
@@ -145,7 +145,7 @@ export class Containers implements NetworkContainers {
             settings,
           )
         const { Tty = false, OpenStdin = false } = container.request
-        const spec = this.#spec(container, sandbox, links)
+        const spec = this.#spec(container, sandbox)
         const running = await this.#runc.start(
           container.id,
           this.#bundle(container.id),
@@ -160,23 +160,37 @@ export class Containers implements NetworkContainers {
       }
       container.emit('start')
       this.#options.happened('start', container)
-      await this.#tellLinked(container)
       return true
     })
   }
 
-  #openSandbox(container: Container, links: Link[]): Promise<Sandbox> {
+  #linked = (name: string): Container => {
+    const target = this.find(name)
+    if (!target) throw new HttpError(400, `could not get container for ${name}: No such container: ${name}`)
+    return target
+  }
+
+  #refuseIdleLinks(container: Container): void {
+    for (const [alias, { name, isRunning }] of Object.entries(linksOf(container, this.#linked)))
+      if (!isRunning)
+        throw new HttpError(
+          409,
+          `Cannot link to a non running container: /${name} AS /${container.name}/${alias}`,
+        )
+  }
+
+  #openSandbox(container: Container): Promise<Sandbox> {
     const target = this.#sharedWith(container)
     if (target && !target.isRunning)
       throw new HttpError(409, `cannot join network of a non running container: ${target.id}`)
-    return this.#options.controller.createSandbox(sandboxInput(container, links))
+    return this.#options.controller.createSandbox(sandboxInput(container))
   }
 
   #sharedWith({ mode }: Container): Container | undefined {
     return mode.startsWith('container:') ? this.get(mode.slice('container:'.length)) : undefined
   }
 
-  #spec(container: Container, sandbox: Sandbox, links: Link[]): ContainerSpec {
+  #spec(container: Container, sandbox: Sandbox): ContainerSpec {
     const { command, environment, request } = container
     // A container in the stack of another one has that one's names, too.
     let owner = container
@@ -191,7 +205,7 @@ export class Containers implements NetworkContainers {
         PATH,
         `HOSTNAME=${hostname}`,
         ...(request.Tty ? ['TERM=xterm'] : []),
-        ...linkVariables(links),
+        ...linkVariables(container, this.#linked),
         ...environment,
         'HOME=/root',
       ],
@@ -234,23 +248,6 @@ export class Containers implements NetworkContainers {
     output.end()
     container.emit('exit', exitCode)
     if (container.request.HostConfig?.AutoRemove) await this.remove(container)
-  }
-
-  /** Those who link to it and run on: their hosts files name its new address. */
-  async #tellLinked(target: Container): Promise<void> {
-    for (const each of this.#all.values()) {
-      if (
-        !each.sandbox ||
-        !given(each.request.HostConfig?.Links).some(link => this.find(link.split(':')[0] ?? '') === target)
-      )
-        continue
-      await each.sandbox.refresh({
-        extraHosts: extraHosts(
-          each,
-          linksOf(each, name => this.find(name)),
-        ),
-      })
-    }
   }
 
   async kill(container: Container, signal = 'KILL'): Promise<void> {

@@ -1,6 +1,6 @@
 /** What a container asks of the network, in the words of libcnm. Pure: from Docker's request to options. */
 import type { EndpointInput, Network, SandboxInput } from 'libcnm'
-import { type EndpointSettings, HttpError, linkEnvironment, linkHosts } from 'libcnm/api'
+import type { EndpointSettings } from 'libcnm/api'
 import type { Container } from './container'
 import { given } from './requests'
 
@@ -23,7 +23,7 @@ export function networksOf({ MacAddress, HostConfig, NetworkingConfig }: Contain
 }
 
 /** The stack of a container: its own, the host's, or that of another one. */
-export function sandboxInput(container: Container, links: Link[]): SandboxInput {
+export function sandboxInput(container: Container): SandboxInput {
   const { id, mode, hostname, request } = container
   const host = request.HostConfig ?? {}
   return {
@@ -32,30 +32,26 @@ export function sandboxInput(container: Container, links: Link[]): SandboxInput 
     hostname,
     domainname: request.Domainname || undefined,
     dns: { servers: given(host.Dns), search: given(host.DnsSearch), options: given(host.DnsOptions) },
-    extraHosts: extraHosts(container, links),
+    extraHosts: given(host.ExtraHosts),
     labels: request.Labels,
   }
 }
 
-export const extraHosts = ({ request }: Container, links: Link[]): string[] => [
-  ...given(request.HostConfig?.ExtraHosts),
-  ...links.flatMap(link => {
-    const { address, names } = linkHosts(link)
-    return names.map(name => `${name}:${address}`)
-  }),
-]
-
 /** What an endpoint carries for its container. Ports are published once: on the first network that can. */
-export function endpointExtras(container: Container, network: Network): Partial<EndpointInput> {
-  const { request, sandbox, exposed } = container
+export function endpointExtras(container: Container, network: Network, find: Find): Partial<EndpointInput> {
+  const { mode, request, sandbox, exposed } = container
+  const links =
+    network.name === mode
+      ? Object.fromEntries(Object.entries(linksOf(container, find)).map(([alias, { name }]) => [alias, name]))
+      : {}
   const published = sandbox?.endpoints().some(({ ports }) => ports.length > 0)
   if (published || network.internal || network.driver === 'host' || network.driver === 'null')
-    return { exposed }
+    return { exposed, links }
   const { PortBindings = {}, PublishAllPorts = false } = request.HostConfig ?? {}
   const ports = Object.entries(PortBindings).flatMap(([port, bindings]) =>
     (bindings ?? []).map(binding => portInput(port, binding ?? {})),
   )
-  return { exposed, ports, publishAll: PublishAllPorts }
+  return { exposed, links, ports, publishAll: PublishAllPorts }
 }
 
 /** `80/tcp` and `{ HostIp, HostPort }` as `docker run -p` would write it. */
@@ -67,36 +63,22 @@ function portInput(port: string, { HostIp, HostPort }: { HostIp?: string; HostPo
 
 /* ------------------------------------------------------------------------- links */
 
-export type Link = Parameters<typeof linkHosts>[0]
+/** Throws 400 when there is none. */
+type Find = (name: string) => Container
 
-/** `--link TARGET:ALIAS` on the default bridge; on other networks an alias of the endpoint does it. */
-export function linksOf(container: Container, find: (name: string) => Container | undefined): Link[] {
-  if (container.mode !== 'bridge') return []
-  return given(container.request.HostConfig?.Links).map(text => {
-    const [name = '', alias = name] = text.split(':').map(part => part.replace(/^\//, ''))
-    const target = find(name)
-    if (!target) throw new HttpError(400, `could not get container for ${name}: No such container: ${name}`)
-    const address = target.addressOn('bridge')
-    if (!address)
-      throw new HttpError(
-        409,
-        `Cannot link to a non running container: /${target.name} AS /${container.name}/${alias}`,
-      )
-    return {
-      alias,
-      parent: container.name,
-      target: {
-        name: target.name,
-        hostname: target.hostname,
-        address,
-        ports: target.exposed.map(port => {
-          const [number, protocol = 'tcp'] = port.split('/')
-          return { port: Number(number), protocol }
-        }),
-        environment: target.environment,
-      },
-    }
-  })
+/** `--link TARGET:ALIAS` on the default bridge, by alias. Other networks have names: there it is an option of the endpoint. */
+export function linksOf({ mode, request }: Container, find: Find): Record<string, Container> {
+  if (mode !== 'bridge') return {}
+  return Object.fromEntries(
+    given(request.HostConfig?.Links).map(text => {
+      const [name = '', alias = name] = text.split(':').map(part => part.replace(/^.*\//, ''))
+      return [alias, find(name)]
+    }),
+  )
 }
 
-export const linkVariables = (links: Link[]): string[] => links.flatMap(linkEnvironment)
+/** The sandbox knows who is linked and at which address; only the runtime knows what they were started with. */
+export function linkVariables({ mode, sandbox }: Container, find: Find): string[] {
+  if (mode !== 'bridge' || !sandbox) return []
+  return sandbox.linkEnvironment(containerId => find(containerId).environment)
+}

@@ -121,7 +121,10 @@ class ContainerRoutes {
     if (exchange.flag('logs')) for (const entry of container.output.entries) writeEntry(stream, entry, how)
     if (exchange.flag('stream')) {
       const over = new AbortController()
-      const connect = () => container.running && exchange.flag('stdin') && feed(stream, container.running)
+      const connect = () =>
+        container.running &&
+        exchange.flag('stdin') &&
+        feed(stream, container.running, container.request.StdinOnce)
       if (!connect()) void onStart(container, over.signal).then(connect)
       await follow(container.output, stream, how, over.signal)
       over.abort()
@@ -165,7 +168,7 @@ class ContainerRoutes {
     if (Detach) return exchange.send(200)
     const how: Selection = { stdout: true, stderr: true, terminal: running.terminal }
     const stream = exchange.hijack(contentType(exchange, how))
-    feed(stream, running)
+    feed(stream, running, true)
     await follow(output, stream, how, over.signal)
     stream.end()
   }
@@ -225,9 +228,12 @@ const contentType = (exchange: Exchange, { terminal }: Selection): string =>
     ? 'application/vnd.docker.raw-stream'
     : 'application/vnd.docker.multiplexed-stream'
 
-/** What the client types goes to the process; true, so that it is done once. */
-function feed(stream: Duplex | Writable, { child }: Running): boolean {
-  if (child.stdin && 'readable' in stream) stream.pipe(child.stdin)
+/**
+ * What the client types goes to the process; true, so that it is done once. The end of it is the end of the process's input
+ * where that is `once` for all; never on a terminal, whose user may have detached and will come back.
+ */
+function feed(stream: Duplex | Writable, { child, terminal }: Running, once = false): boolean {
+  if (child.stdin && 'readable' in stream) stream.pipe(child.stdin, { end: once && !terminal })
   return true
 }
 

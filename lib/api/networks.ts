@@ -176,6 +176,7 @@ export async function connectContainer(
     const endpoint = await network.createEndpoint({
       ...own,
       ...asked,
+      links: { ...own.links, ...asked.links },
       aliases: [
         ...new Set([...(asked.aliases ?? []), ...(own.aliases ?? []), ...shortName(container, network)]),
       ],

@@ -2,36 +2,12 @@
  * The network commands of the article behind this project, in its order, by the real docker client against the example
  * runtime, in a host of its own. Prints what is reproduced and what differs.
  */
-import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
-import { LinuxKernel } from 'libcnm'
-import { openRuntime, type Runtime } from '../../examples/runtime/runtime'
-import { dockerClient } from './client'
+import { openScene, type Scene } from './scene'
 
-const run = promisify(execFile)
-const directory = mkdtempSync(join(tmpdir(), 'libcnm-article-'))
-const netns = join(directory, 'host')
-const socket = join(directory, 'docker.sock')
-const kernel = new LinuxKernel()
 const table: { command: string; result: string }[] = []
-let runtime: Runtime
-let client: string
-let closeHost: () => Promise<void> = async () => {}
-
-/** What was printed, or the words of the refusal. Killed when it hangs: a client that waits ignores SIGTERM. */
-async function shell(file: string, ...args: string[]): Promise<string> {
-  const env = { ...process.env, DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: join(directory, 'client') }
-  return run(file, args, { env, timeout: 15_000, killSignal: 'SIGKILL' }).then(
-    ({ stdout }) => stdout,
-    (error: { stdout?: string; stderr?: string; message: string }) =>
-      `${error.stdout ?? ''}failed: ${error.stderr || error.message}`,
-  )
-}
-const docker = (line: string, ...more: string[]) => shell(client, ...line.split(' '), ...more)
-const onHost = (line: string) => shell('nsenter', `--net=${netns}`, ...line.split(' '))
+let scene: Scene
+const docker = (line: string, ...more: string[]) => scene.docker(line, ...more)
+const onHost = (line: string) => scene.onHost(line)
 
 /** One command of the article; `differs` says how and why where it is not as shown there. */
 const step = (command: string, body: () => Promise<void>, differs?: string) =>
@@ -42,33 +18,11 @@ const step = (command: string, body: () => Promise<void>, differs?: string) =>
   })
 
 beforeAll(async () => {
-  client = await dockerClient(directory)
-  const stack = await kernel.create(netns)
-  closeHost = async () => {
-    stack.close()
-    await kernel.remove(netns)
-  }
-  await onHost('ip link set lo up')
-  await onHost('ip link add ens33 type veth peer name far')
-  await onHost('ip address add 192.168.61.10/24 dev ens33')
-  await onHost('ip link set far up')
-  await onHost('ip link set ens33 up')
-  await onHost('ip route add default via 192.168.61.2')
-  const resolvConf = join(directory, 'resolv.conf')
-  // Nobody serves there: names that are not ours are refused at once.
-  writeFileSync(resolvConf, 'nameserver 192.168.61.10\n')
-  runtime = await openRuntime({
-    socket,
-    directory: join(directory, 'runtime'),
-    host: netns,
-    network: { resolvConf },
-  })
+  scene = await openScene()
 })
 
 afterAll(async () => {
-  await runtime?.close()
-  await closeHost()
-  rmSync(directory, { recursive: true, force: true })
+  await scene?.close()
   const width = Math.max(...table.map(({ command }) => command.length))
   process.stdout.write(
     `${table.map(({ command, result }) => `${command.padEnd(width)}  ${result}`).join('\n')}\n`,
@@ -176,19 +130,28 @@ step('docker network create --opt com.docker.network.driver.mtu=9000 jumbo-net',
   await docker('network create --opt com.docker.network.driver.mtu=9000 jumbo-net')
   expect(await docker('run --rm --network jumbo-net busybox ip link')).toContain('mtu 9000')
 })
-step(
-  'docker run --link tomcat02; env; cat /etc/hosts',
-  async () => {
-    await docker('run -d -P --name tomcat02 tomcat')
-    await docker('run -d -P --name tomcat03 --link tomcat02 tomcat')
-    expect(await docker('exec tomcat03 env')).toMatch(
-      /TOMCAT02_PORT_8080_TCP_ADDR=172\.17\.0\.\d+\n[\s\S]*TOMCAT02_NAME=\/tomcat03\/tomcat02/,
-    )
-    expect(await docker('exec tomcat03 cat /etc/hosts')).toMatch(/172\.17\.0\.\d+\ttomcat02\n/)
-    expect(await docker('exec tomcat02 ping -c1 -W1 tomcat03')).toContain('failed')
-  },
-  'each name of the linked container has a line of its own in /etc/hosts',
-)
+step('docker run --link tomcat02; env; cat /etc/hosts', async () => {
+  await docker('run -it -d -P --name tomcat02 tomcat')
+  await docker('run -it -d -P --name tomcat03 --link tomcat02 tomcat')
+  const id = (await docker('inspect -f {{.Id}} tomcat02')).slice(0, 12)
+  const address = (await docker('inspect -f {{.NetworkSettings.IPAddress}} tomcat02')).trim()
+  const environment = (await docker('exec tomcat03 env')).split('\n')
+  expect(environment).toEqual(
+    expect.arrayContaining([
+      `TOMCAT02_PORT=tcp://${address}:8080`,
+      `TOMCAT02_PORT_8080_TCP=tcp://${address}:8080`,
+      `TOMCAT02_PORT_8080_TCP_ADDR=${address}`,
+      'TOMCAT02_PORT_8080_TCP_PORT=8080',
+      'TOMCAT02_PORT_8080_TCP_PROTO=tcp',
+      'TOMCAT02_NAME=/tomcat03/tomcat02',
+      'TOMCAT02_ENV_JAVA_HOME=/opt/java/openjdk',
+      'JAVA_HOME=/opt/java/openjdk',
+    ]),
+  )
+  expect(await docker('exec tomcat03 cat /etc/hosts')).toContain(`\n${address}\ttomcat02 ${id}\n`)
+  expect(await docker('exec tomcat03 ping -c1 tomcat02')).toContain('1 packets received')
+  expect(await docker('exec tomcat02 ping -c1 -W1 tomcat03')).toContain('failed')
+})
 step('docker exec demo1 cat /etc/resolv.conf; nslookup', async () => {
   expect(await docker('exec demo1 cat /etc/resolv.conf')).toContain('nameserver 127.0.0.11')
   expect(await docker('exec demo1 nslookup -type=a demo2')).toContain('172.18.0.3')
@@ -202,15 +165,6 @@ step('docker run -h --dns --dns-search --dns-opt', async () => {
 step('sysctl net.ipv4.ip_forward', async () => {
   expect(await onHost('sysctl net.ipv4.ip_forward')).toBe('net.ipv4.ip_forward = 1\n')
 })
-step(
-  'iptables -t nat -S | grep docker0',
-  async () => {
-    expect(await onHost('nft list ruleset')).toMatch(
-      /172\.17\.0\.0\/16[\s\S]*masquerade|masquerade[\s\S]*172\.17\.0\.0\/16|docker0/,
-    )
-  },
-  'rules are in an nftables table of their own, not in iptables chains',
-)
 step('docker stop, start, restart, rm', async () => {
   await docker('restart -t 0 web1')
   await docker('stop -t 0 web1')
@@ -221,4 +175,21 @@ step('docker stop, start, restart, rm', async () => {
 })
 step('docker network prune -f', async () => {
   expect(await docker('network prune -f')).toContain('jumbo-net')
+})
+
+const NFTABLES = /172\.17\.0\.0\/16 : goto masquerade|masquerade/
+
+step('iptables -t nat -S | grep docker0 (--firewall-backend=iptables)', async () => {
+  expect(await onHost('nft list ruleset')).toMatch(NFTABLES)
+  await scene.reopen({ firewall: 'iptables' })
+  await docker('run -d --name first busybox sleep 99')
+  await docker('run -d --name centos -p 10086:22 busybox sleep 99')
+  const rules = (await onHost('iptables -t nat -S')).split('\n')
+  expect(rules).toEqual(
+    expect.arrayContaining([
+      '-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE',
+      '-A DOCKER -i docker0 -j RETURN',
+      '-A DOCKER ! -i docker0 -p tcp -m tcp --dport 10086 -j DNAT --to-destination 172.17.0.3:22',
+    ]),
+  )
 })

@@ -1,0 +1,181 @@
+/**
+ * What the real docker client asks of the example runtime beside the article: each option of `docker run` that concerns
+ * networks, looked at from inside, and the verbs that follow a container through its life, with and without a terminal.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { openScene, type Scene } from './scene'
+
+let scene: Scene
+const docker = (line: string, ...more: string[]) => scene.docker(line, ...more)
+
+beforeAll(async () => {
+  scene = await openScene()
+})
+afterAll(() => scene?.close())
+
+/** A docker client on a pseudo terminal of 31 lines of 93 columns, which script(1) makes. */
+class Terminal {
+  text = ''
+  readonly ended: Promise<number | null>
+  readonly #child: ChildProcess
+
+  constructor(line: string) {
+    const command = `stty rows 31 cols 93; exec ${scene.client} ${line}`
+    this.#child = spawn('script', ['--quiet', '--return', '--flush', '--command', command, '/dev/null'], {
+      env: { ...scene.env, SHELL: '/bin/sh' },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.text += text
+    })
+    this.ended = new Promise(resolve => this.#child.once('close', resolve))
+  }
+
+  type(text: string): void {
+    this.#child.stdin?.write(text)
+  }
+
+  /** Waits until it was printed; `nudge` is typed again and again meanwhile. */
+  async until(wanted: RegExp, nudge = ''): Promise<void> {
+    for (const end = Date.now() + 20_000; !wanted.test(this.text); ) {
+      if (Date.now() > end) throw new Error(`${wanted} is not in ${JSON.stringify(this.text)}`)
+      if (nudge) this.type(nudge)
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  }
+}
+
+test('run -it: a terminal of the client’s size, its exit code, and nothing left of it', async () => {
+  const terminal = new Terminal('run -it --rm --name tty busybox')
+  await terminal.until(/\/ # /)
+  terminal.type('tty\n')
+  await terminal.until(/\/dev\/pts\/0/)
+  // The client tells the size when the process is there already.
+  await terminal.until(/31 93/, 'stty size\n')
+  terminal.type('exit 7\n')
+  expect(await terminal.ended).toBe(7)
+  expect(await docker('ps -aq --filter name=tty')).toBe('')
+})
+
+test('run -dit, attach, detach, exec -it', async () => {
+  await docker('run -dit --name shell busybox')
+  const terminal = new Terminal('attach shell')
+  await terminal.until(/is 42/, 'echo is $((40 + 2))\n')
+  terminal.type('\x10\x11') // Ctrl-P Ctrl-Q
+  await terminal.ended // with 1 or 0: clients differ
+  expect(terminal.text).toContain('read escape sequence')
+  const exec = new Terminal('exec -it shell sh')
+  await exec.until(/\/ # /)
+  exec.type('[ -t 0 ] && ip -o address show eth0 && exit 9\n')
+  expect(await exec.ended).toBe(9)
+  expect(exec.text).toContain('172.17.0.2/16')
+  expect(await docker('inspect -f', '{{.State.Running}} {{.Config.Tty}}', 'shell')).toBe('true true\n')
+  expect(await docker('rm -f shell')).toBe('shell\n')
+})
+
+test('run -i: what comes in, goes out; both streams apart', async () => {
+  const ran = new Promise<{ out: string; error: string }>((resolve, reject) => {
+    const child = execFile(
+      scene.client,
+      ['run', '--rm', '-i', 'busybox', 'sh', '-c', 'cat; echo aside >&2'],
+      { env: scene.env },
+      (failed, out, error) => (failed ? reject(failed) : resolve({ out, error })),
+    )
+    child.stdin?.end('through\n')
+  })
+  expect(await ran).toEqual({ out: 'through\n', error: 'aside\n' })
+})
+
+test('run --ip --ip6 --network-alias --mac-address -h --add-host --dns … -P --expose', async () => {
+  await docker('network create --ipv6 --subnet 10.9.0.0/24 --subnet fd09::/64 web')
+  await docker(
+    'run -d --name all --network web --ip 10.9.0.50 --ip6 fd09::50 --network-alias api --network-alias www --mac-address 02:42:0a:09:00:50 -h box --add-host db:10.1.1.1 --dns 192.168.61.10 --dns-opt timeout:1 --dns-search example.com -P --expose 81 --expose 90-91/udp nginx',
+  )
+  const inside = await docker(
+    'exec all sh -c',
+    'ip address show eth0; hostname; cat /etc/hosts /etc/resolv.conf',
+  )
+  for (const text of ['inet 10.9.0.50/24', 'inet6 fd09::50/64', 'link/ether 02:42:0a:09:00:50'])
+    expect(inside).toContain(text)
+  for (const line of ['box', '10.1.1.1\tdb', '10.9.0.50\tbox', 'nameserver 127.0.0.11', 'search example.com'])
+    expect(inside.split('\n')).toContain(line)
+  expect(inside).toMatch(/^options .*timeout:1/m)
+
+  const ports = await docker('port all')
+  expect(ports.match(/^\d+\/\w+(?= -> 0\.0\.0\.0)/gm)).toEqual(['80/tcp', '81/tcp', '90/udp', '91/udp'])
+  const [, port] = /^80\/tcp -> 0\.0\.0\.0:(\d+)$/m.exec(ports) ?? []
+  expect(await scene.onHost(`wget -qO- http://192.168.61.10:${port}/`)).toBe('It works!\n')
+  expect(await docker('port all 81/tcp')).toMatch(/^0\.0\.0\.0:\d+\n\[::\]:\d+\n$/)
+  expect(await docker('port all 82')).toContain('No public port')
+
+  const seen = await docker(
+    'run --rm --network web --mac-address 02:42:0a:09:00:51 busybox sh -c',
+    'for name in all api www; do wget -qO- http://$name/; done; ping -6 -c1 www; ip address show eth0',
+  )
+  expect(seen).toMatch(/^It works!\nIt works!\nIt works!\n/)
+  expect(seen).toMatch(/fd09::50[\s\S]*1 packets received/)
+  expect(seen).toContain('02:42:0a:09:00:51')
+  expect(await docker('run --rm busybox ping -c1 -W1 api')).toContain("bad address 'api'")
+  const taken = await docker('run --rm --network web --ip 10.9.0.50 busybox true')
+  expect(taken).toMatch(/failed: [\s\S]*Address already in use/)
+
+  // The stack, the names and the ports of another container; its own files and processes.
+  const shared = await docker(
+    'run --rm --network container:all busybox sh -c',
+    'hostname; cat /etc/hostname; wget -qO- http://127.0.0.1/; ps | grep -c [h]ttpd',
+  )
+  expect(shared).toMatch(/^box\nbox\nIt works!\n0\n/)
+})
+
+test('stop, start, restart: the same address, another process; then port, and rm', async () => {
+  const state = () =>
+    docker(
+      'inspect -f',
+      '{{.State.Running}} {{.State.Pid}} {{.NetworkSettings.Networks.web.IPAddress}}',
+      'all',
+    )
+  const [, first] = (await state()).split(' ')
+  expect(await docker('stop -t 0 all')).toBe('all\n')
+  expect(await state()).toMatch(/^false 0 \n$/)
+  expect(await docker('port all')).toBe('')
+  expect(await docker('run --rm --network container:all busybox true')).toContain(
+    'cannot join network of a non running container',
+  )
+  expect(await docker('start all')).toBe('all\n')
+  const [, second] = (await state()).split(' ')
+  expect(await docker('restart -t 0 all')).toBe('all\n')
+  const [running, third, address] = (await state()).trim().split(' ')
+  expect([running, address]).toEqual(['true', '10.9.0.50'])
+  expect(new Set([first, second, third]).size).toBe(3)
+  expect(await docker('exec all ip address show eth0')).toContain('10.9.0.50/24')
+  expect(await docker('port all 80/tcp')).toMatch(/^0\.0\.0\.0:\d+\n/)
+  expect(await docker('network rm web')).toContain('has active endpoints')
+  expect(await docker('rm all')).toContain('container is running')
+  expect(await docker('rm -f all')).toBe('all\n')
+  expect(await docker('network rm web')).toBe('web\n')
+})
+
+test('logs, logs -f, logs --tail', async () => {
+  await docker('run -d --name talk busybox sh -c', 'for i in 1 2 3; do echo line $i; sleep 0.2; done')
+  expect(await docker('logs -f talk')).toBe('line 1\nline 2\nline 3\n')
+  expect(await docker('logs --tail 1 talk')).toBe('line 3\n')
+  expect(await docker('wait talk')).toBe('0\n')
+  expect(await docker('rm talk')).toBe('talk\n')
+})
+
+test('--link follows the container that it names', async () => {
+  await docker('run -d --name store busybox sleep 99')
+  await docker('run -d --name shop --link store:db busybox sleep 99')
+  const hosts = () => docker('exec shop cat /etc/hosts')
+  const id = (await docker('inspect -f {{.Id}} store')).slice(0, 12)
+  expect(await hosts()).toContain(`\n172.17.0.2\tdb ${id} store\n`)
+  expect(await docker('stop -t 0 store')).toBe('store\n')
+  expect(await docker('run --rm --link store busybox true')).toContain(
+    'Cannot link to a non running container',
+  )
+  await docker('run -d --name other busybox sleep 99')
+  await docker('start store')
+  const address = (await docker('inspect -f {{.NetworkSettings.IPAddress}} store')).trim()
+  expect(await hosts()).toContain(`\n${address}\tdb ${id} store\n`)
+  expect(await docker('rm -f shop store other')).toBe('shop\nstore\nother\n')
+})
