@@ -177,19 +177,17 @@ step('docker network prune -f', async () => {
   expect(await docker('network prune -f')).toContain('jumbo-net')
 })
 
-const NFTABLES = /172\.17\.0\.0\/16 : goto masquerade|masquerade/
-
-step('iptables -t nat -S | grep docker0 (--firewall-backend=iptables)', async () => {
-  expect(await onHost('nft list ruleset')).toMatch(NFTABLES)
-  await scene.reopen({ firewall: 'iptables' })
-  await docker('run -d --name first busybox sleep 99')
-  await docker('run -d --name centos -p 10086:22 busybox sleep 99')
-  const rules = (await onHost('iptables -t nat -S')).split('\n')
-  expect(rules).toEqual(
-    expect.arrayContaining([
-      '-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE',
-      '-A DOCKER -i docker0 -j RETURN',
-      '-A DOCKER ! -i docker0 -p tcp -m tcp --dport 10086 -j DNAT --to-destination 172.17.0.3:22',
-    ]),
-  )
-})
+step(
+  'iptables -t nat -S | grep docker0 (--firewall-backend=iptables)',
+  async () => {
+    // By default the same is elements of maps in an nftables table of its own.
+    expect(await onHost('nft list ruleset')).toMatch(/172\.17\.0\.0\/16|docker0/)
+    await scene.reopen({ firewall: 'iptables' })
+    await docker('run -d --name first busybox sleep 99')
+    await docker('run -d --name centos -p 10086:22 busybox sleep 99')
+    const rules = (await onHost('iptables -t nat -S')).split('\n')
+    expect(rules).toContain('-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE')
+    expect(rules).toContain('-A DOCKER -p tcp -m tcp --dport 10086 -j DNAT --to-destination 172.17.0.3:22')
+  },
+  'MASQUERADE and DNAT as shown, but without "! -i docker0" and its RETURN: containers reach published ports through the kernel, too',
+)
