@@ -8,96 +8,144 @@ export interface Box {
   height: number
 }
 
+/** A row of text in a box; `at` is its baseline. */
+export interface Row {
+  kind: 'name' | 'detail' | 'address' | 'port'
+  text: string
+  at: number
+}
+
+export interface Panel extends Box {
+  rows: Row[]
+}
+
+/** An interface inside a sandbox, where a pair ends. */
+export interface Socket {
+  x: number
+  y: number
+}
+
 export interface Layout {
   width: number
   height: number
-  networks: Box[]
-  sandboxes: Box[]
+  networks: Panel[]
+  sandboxes: Panel[]
   edges: {
     edge: GraphEdge
-    x1: number
-    y1: number
-    x2: number
-    y2: number
-    labels: { x: number; y: number; text: string }[]
+    from: Socket
+    to: Socket
+    /** The host's end of the pair, written above its line. */
+    label: { x: number; y: number; text: string }
   }[]
 }
 
 /** Pixels. A letter of the 12 px monospaced font is some 7.3 wide. */
 const LETTER = 7.3
-const LINE = 16
+const LINE = 17
 const PAD = 12
-const GAP = 18
+const GAP = 16
 const MARGIN = 24
-const TITLE = 32
+const TITLE = 64
+/** Between the columns: what the lines need to bend, beside the label. */
+const BEND = 110
 
-/** Heights follow from how many lines arrive; widths from the longest text, so that nothing overlaps. */
+const PLACEHOLDER: Record<string, string> = { host: 'the stack of the host', deferred: 'no namespace yet' }
+
+/** Heights follow from how many rows there are; widths from the longest text, so that nothing overlaps. */
 export function layout(graph: Graph): Layout {
-  const labelsOf = ({ from, to, addresses, ports }: GraphEdge) => [
-    [from, to].filter(Boolean).join(' ─ '),
-    ...addresses,
-    ...ports.map(port => `⇄ ${port}`),
-  ]
-  const rows = (edge: GraphEdge) => labelsOf(edge).filter(Boolean).length || 1
-  const edgesOfNetwork = graph.networks.map((_, at) => graph.edges.filter(({ network }) => network === at))
-  const edgesOfSandbox = graph.sandboxes.map((_, at) => graph.edges.filter(({ sandbox }) => sandbox === at))
-  const widest = (texts: string[]) => Math.max(8, ...texts.map(text => [...text].length)) * LETTER
-  const left = widest(graph.networks.flatMap(({ name, kind, lines }) => [name, kind, ...lines])) + 2 * PAD
-  const right = widest(graph.sandboxes.flatMap(({ name, mode }) => [name, mode])) + 2 * PAD
-  const middle = widest(graph.edges.flatMap(labelsOf)) + 140
-  const stack = (heights: number[], x: number, width: number): Box[] => {
-    let y = TITLE + MARGIN
-    return heights.map(height => {
-      const box = { x, y, width, height }
-      y += height + GAP
-      return box
+  const networkTexts = graph.networks.map(({ name, kind, lines }) => [name, kind, ...lines])
+  const sandboxes = graph.sandboxes.map(({ name, mode }, at) => {
+    const edges = graph.edges.filter(({ sandbox }) => sandbox === at)
+    const rows: Omit<Row, 'at'>[] = [{ kind: 'name', text: name }]
+    if (mode !== 'own') rows.push({ kind: 'detail', text: PLACEHOLDER[mode] ?? mode })
+    const starts = edges.map(edge => {
+      const start = rows.length
+      rows.push(...rowsOf(edge))
+      return start
     })
-  }
-  const networks = stack(
-    graph.networks.map(({ lines }, at) =>
-      Math.max((2 + lines.length) * LINE + PAD, sum((edgesOfNetwork[at] ?? []).map(() => LINE)) + PAD),
-    ),
-    MARGIN,
-    left,
-  )
-  const sandboxes = stack(
-    graph.sandboxes.map((_, at) =>
-      Math.max(2 * LINE + PAD, sum((edgesOfSandbox[at] ?? []).map(edge => (rows(edge) + 0.5) * LINE)) + PAD),
-    ),
+    return { edges, rows, starts }
+  })
+  const left = widest(networkTexts.flat()) + 2 * PAD
+  const middle = widest(graph.edges.map(({ from }) => from)) + BEND
+  const right = widest(sandboxes.flatMap(({ rows }) => rows.map(({ text }) => text))) + 2 * PAD
+  const boxHeight = (rows: number) => rows * LINE + PAD
+
+  const sandboxBoxes = pile(
+    sandboxes.map(({ rows }) => boxHeight(rows.length)),
     MARGIN + left + middle,
     right,
-  )
-  // Labels stand beside the sandbox, where each has room of its own; the lines fan out to the networks.
+  ).map((box, at) => ({ ...box, rows: placed(box, sandboxes[at]?.rows ?? []) }))
+  const total = (boxes: Box[]) => Math.max(TITLE + MARGIN, ...boxes.map(({ y, height }) => y + height))
+  const networkBoxes = spread(
+    networkTexts.map((texts, at) =>
+      Math.max(boxHeight(texts.length), graph.edges.filter(({ network }) => network === at).length * 6),
+    ),
+    left,
+    total(sandboxBoxes),
+  ).map((box, at) => ({
+    ...box,
+    rows: placed(
+      box,
+      (networkTexts[at] ?? []).map((text, line) => ({ kind: line === 0 ? 'name' : 'detail', text })),
+    ),
+  }))
+
+  // From the top down on both sides, so that lines of one network do not cross each other.
   const reached = graph.networks.map(() => 0)
-  const edges = graph.sandboxes.flatMap((_, at) => {
-    const box = sandboxes[at] as Box
-    let y = box.y + PAD / 2
-    return (edgesOfSandbox[at] ?? []).map(edge => {
-      const height = (rows(edge) + 0.5) * LINE
-      const network = networks[edge.network] as Box
-      const count = edgesOfNetwork[edge.network]?.length ?? 1
+  const edges = sandboxes.flatMap(({ edges: own, starts }, at) => {
+    const box = sandboxBoxes[at] as Panel
+    return own.map((edge, place) => {
+      const network = networkBoxes[edge.network] as Panel
+      const count = graph.edges.filter(other => other.network === edge.network).length
       const slot = (reached[edge.network] ?? 0) + 1
       reached[edge.network] = slot
-      const y2 = y + height / 2
-      const placed = {
+      const y = box.y + PAD / 2 + ((starts[place] ?? 0) + 0.5) * LINE
+      return {
         edge,
-        x1: network.x + network.width,
-        y1: network.y + (network.height * slot) / (count + 1),
-        x2: box.x,
-        y2,
-        labels: labelsOf(edge)
-          .filter(Boolean)
-          .map((text, line) => ({ x: box.x - 10, y: y + (line + 1) * LINE - 2, text })),
+        from: { x: network.x + network.width, y: network.y + (network.height * slot) / (count + 1) },
+        to: { x: box.x, y },
+        label: { x: box.x - PAD, y: y - 5, text: edge.from },
       }
-      y += height
-      return placed
     })
   })
-  const bottom = Math.max(
-    TITLE + MARGIN + LINE,
-    ...[...networks, ...sandboxes].map(({ y, height }) => y + height),
-  )
-  return { width: 2 * MARGIN + left + middle + right, height: bottom + MARGIN, networks, sandboxes, edges }
+  return {
+    width: 2 * MARGIN + left + middle + right,
+    height: Math.max(total(sandboxBoxes), total(networkBoxes)) + MARGIN,
+    networks: networkBoxes,
+    sandboxes: sandboxBoxes,
+    edges,
+  }
 }
 
-const sum = (list: number[]) => list.reduce((total, one) => total + one, 0)
+/** An interface with its addresses, then what of it is published. */
+function rowsOf({ to, addresses, ports }: GraphEdge): Omit<Row, 'at'>[] {
+  const [first = '', ...others] = addresses
+  const indent = ' '.repeat([...to].length + 1)
+  return [
+    { kind: 'address', text: [to, first].filter(Boolean).join(' ') || 'the host’s own interfaces' },
+    ...others.map(text => ({ kind: 'address' as const, text: indent + text })),
+    ...ports.map(text => ({ kind: 'port' as const, text: `${indent}⇄ ${text}` })),
+  ]
+}
+
+const placed = (box: Box, rows: Omit<Row, 'at'>[]): Row[] =>
+  rows.map((row, line) => ({ ...row, at: box.y + PAD / 2 + (line + 0.5) * LINE + 4 }))
+
+const widest = (texts: string[]) => Math.max(8, ...texts.map(text => [...text].length)) * LETTER
+
+/** One below the other. */
+function pile(heights: number[], x: number, width: number): Box[] {
+  let y = TITLE
+  return heights.map(height => {
+    const box = { x, y, width, height }
+    y += height + GAP
+    return box
+  })
+}
+
+/** One below the other, with equal room between them down to the bottom of the other column. */
+function spread(heights: number[], width: number, bottom: number): Box[] {
+  const used = heights.reduce((total, height) => total + height + GAP, -GAP)
+  const room = Math.max(0, bottom - TITLE - used) / (heights.length + 1)
+  return pile(heights, MARGIN, width).map((box, at) => ({ ...box, y: box.y + room * (at + 1) }))
+}

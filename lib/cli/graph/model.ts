@@ -68,4 +68,5 @@ export function modelOf(topology: Topology, { all = false } = {}): Graph {
   }
 }
 
-const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+/** `web-2` before `web-10`. */
+const { compare } = new Intl.Collator('en', { numeric: true })

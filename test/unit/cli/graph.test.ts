@@ -114,11 +114,16 @@ test('no box lies on another, and all lie inside', () => {
       if (next) expect(next.y).toBeGreaterThan(box.y + box.height)
     })
   expect(edges).toHaveLength(3)
-  for (const { edge, y2 } of edges) {
-    const box = sandboxes[edge.sandbox]
-    expect(y2).toBeGreaterThanOrEqual(box?.y ?? Number.NaN)
-    expect(y2).toBeLessThanOrEqual((box?.y ?? 0) + (box?.height ?? 0))
-  }
+  for (const { edge, from, to } of edges)
+    for (const [{ y }, box] of [
+      [from, networks[edge.network]],
+      [to, sandboxes[edge.sandbox]],
+    ] as const) {
+      expect(y).toBeGreaterThanOrEqual(box?.y ?? Number.NaN)
+      expect(y).toBeLessThanOrEqual((box?.y ?? 0) + (box?.height ?? 0))
+    }
+  for (const { width: wide, rows } of [...networks, ...sandboxes])
+    for (const { text } of rows) expect(text.length * 7.3).toBeLessThanOrEqual(wide - 12)
 })
 
 test('SVG: everything is there', () => {
@@ -127,14 +132,15 @@ test('SVG: everything is there', () => {
     'web',
     'bridge br-web',
     '10.10.0.0/24 (gateway 10.10.0.1)',
-    'veth2 ─ eth0',
+    'veth2',
+    'eth0 10.10.0.3/24',
     'fd00::3/64',
     '⇄ 8080 -&#62; 80/tcp',
     'c1',
   ])
     expect(svg).toContain(text)
   expect(svg.match(/<path /g)).toHaveLength(3)
-  expect(svg.match(/<rect /g)).toHaveLength(5)
+  expect(svg.match(/<rect /g)).toHaveLength(6) // five boxes on a paper
 })
 
 test('nothing of a name becomes markup or control', () => {
@@ -167,13 +173,24 @@ test('nothing of a name becomes markup or control', () => {
           ],
         })
         const tags = (svgOf(model).match(/<[^>]*>?/g) ?? []).map(tag => /^<[/?]?(\w+)/.exec(tag)?.[1])
-        expect(new Set(tags)).toEqual(new Set(['xml', 'svg', 'title', 'style', 'text', 'path', 'rect']))
+        expect(new Set(tags)).toEqual(
+          new Set(['xml', 'svg', 'title', 'style', 'text', 'path', 'rect', 'circle']),
+        )
         expect(textOf(model)).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
       },
     ),
     { numRuns: 200, seed: 5 },
   )
   expect(xml('a\u0000\ud800b')).toBe('a\ufffd\ufffdb')
+})
+
+test('names are in the order in which people count', () => {
+  const [sandbox] = TOPOLOGY.sandboxes
+  const sandboxes = ['web-10', 'web-2'].map(containerId => ({
+    ...(sandbox as Topology['sandboxes'][number]),
+    containerId,
+  }))
+  expect(modelOf({ ...TOPOLOGY, sandboxes }).sandboxes.map(({ name }) => name)).toEqual(['web-2', 'web-10'])
 })
 
 test('an empty topology', () => {
