@@ -5,6 +5,7 @@
 import type { IncomingMessage } from 'node:http'
 import { z } from 'zod'
 import { HttpError } from './errors'
+import { parseGoJson } from './json'
 
 /** Bytes. The largest sensible request is a few KiB. */
 export const BODY_LIMIT = 1024 * 1024
@@ -46,10 +47,16 @@ export function parseJson(contentType: string | undefined, body: Buffer): unknow
         : `malformed Content-Type header (${contentType})`,
     )
   if (body.length === 0) return {}
-  const text = body.toString('utf8')
-  if (text.trim() === '') throw new HttpError(400, 'invalid JSON: got EOF while reading request body')
+  if (/^[ \t\r\n]*$/.test(body.toString('latin1')))
+    throw new HttpError(400, 'invalid JSON: got EOF while reading request body')
+  const { value, more } = readJson(body)
+  if (more) throw new HttpError(400, 'unexpected content after JSON')
+  return value
+}
+
+function readJson(body: Buffer) {
   try {
-    return JSON.parse(text)
+    return parseGoJson(body)
   } catch (error) {
     throw new HttpError(400, `invalid JSON: ${(error as Error).message}`)
   }
