@@ -23,7 +23,7 @@ export interface Containers {
   resolve(idOrName: string): ContainerRef | undefined | Promise<ContainerRef | undefined>
   /** How many there are: for `docker info`. */
   count?(): { running: number; stopped: number }
-  /** What an endpoint of this container needs beside what the client asks for: ports, exposed ports, labels. */
+  /** What an endpoint of this container needs beside what the client asks for: ports, exposed ports, links, labels. */
   endpoint?(container: ContainerRef, network: Network): Partial<EndpointInput>
   /**
    * It was connected; or, when it is not running, it is to be connected at its next start. Throws to refuse that.
