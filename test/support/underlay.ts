@@ -102,7 +102,7 @@ export class Underlay {
       },
     ])
     const line = await Line.to(this.etcd.port)
-    const { lease = 3, ...rest } = options
+    const { lease = 60, ...rest } = options
     const all: UnderlayHost['options'] = {
       kernel: this.base.kernel,
       host: stack.path,
@@ -193,6 +193,10 @@ export class Underlay {
       await controller.close()
       await line.close()
     }
+    // After a test that failed half way, containers may be left.
+    for (const { name } of this.hosts)
+      for (const path of await this.base.kernel.list(join(this.directory, name, 'run', 'netns')))
+        await this.base.kernel.remove(path)
     await this.etcd.stop()
     await this.base.close()
     rmSync(this.directory, { recursive: true, force: true })
@@ -205,7 +209,7 @@ const find = (host: UnderlayHost, name: string): Network | undefined =>
   host.controller.networks().find(network => network.name === name)
 
 /** Milliseconds: long, since the machine may be busy. */
-const PATIENCE = 15_000
+const PATIENCE = 30_000
 
 export async function until(
   condition: () => boolean | Promise<boolean>,
