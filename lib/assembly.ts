@@ -143,6 +143,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
 async function openInertResolver(options: ResolverOptions): Promise<SandboxResolver> {
   return {
     update() {},
+    answers: async () => true,
     statistics: () => ({
       queries: 0,
       tcpQueries: 0,

@@ -15,6 +15,7 @@ import { repair, sweepStrays } from './core/repair'
 import { DriftWatch } from './core/drift'
 import { customRecords } from './core/names'
 import { createPredefined } from './core/predefined'
+import { marked } from './core/mark'
 import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
 import { Spanning } from './core/spanning'
@@ -240,6 +241,7 @@ export class Controller {
     const { state, plan } = config.configOnly
       ? { state: {}, plan: undefined }
       : await driver.createNetwork({ ...spec, pools }, host, siblings)
+    if (plan?.sysctls) state.sysctls = plan.sysctls
     const record: NetworkRecord = {
       id: spec.id,
       name: spec.name,
@@ -263,7 +265,12 @@ export class Controller {
     if (driver.spanning && !config.configOnly) await this.#context.spanning?.define(record, undo)
     undo.push('forget the record', () => store.write({ remove: [{ kind: 'network', id: record.id }] }))
     await store.write({ put: [{ kind: 'network', id: record.id, version: 1, value: record }] })
-    await carryOut(host, plan, `network ${record.name}`, undo)
+    const { link } = state
+    if (link) {
+      this.#context.unborn.add(link)
+      undo.push('nobody makes the bridge', () => void this.#context.unborn.delete(link))
+    }
+    await carryOut(host, marked(this.name, { id: record.id, link }, plan), `network ${record.name}`, undo)
     if (state.firewall) {
       const rules = state.firewall
       undo.push('close the firewall', () => firewall.apply({ removeNetworks: [rules] }))
@@ -272,6 +279,7 @@ export class Controller {
     undo.push('forget the names', () => names.removeNetwork(record.id))
     this.#adoptNetwork(network)
     undo.push('forget the network', () => this.#forgetNetwork(network))
+    if (link) this.#context.unborn.delete(link)
     events.emit({ type: 'network.create', network: { id: record.id, name: record.name, driver: driverName } })
     return network
   }
@@ -618,9 +626,15 @@ export class Controller {
     }
   }
 
-  /** Waits for what is under way, then lets go of sockets, files and descriptors. Networks and running sandboxes stay as they are; open again to manage them. */
-  close(): Promise<void> {
+  /**
+   * Waits for what is under way, then lets go of sockets, files and descriptors. Networks and running sandboxes stay as they
+   * are; open again to manage them. With `remove` all of them are deleted first, and the firewall's tables go, too: nothing of
+   * this controller is left. What could not be deleted is thrown when everything else is done.
+   */
+  close(input: z.input<typeof CLOSE> = {}): Promise<void> {
+    const { remove } = parse(CLOSE, input)
     this.#closing ??= (async () => {
+      const failures = remove ? await this.#removeAll() : []
       this.#context.closing = true
       await this.#context.locks.idle()
       await this.#context.spanning?.idle()
@@ -628,9 +642,32 @@ export class Controller {
       for (const listener of this.#listeners) await listener.close()
       await this.#context.reaper.settle()
       for (const sandbox of this.sandboxes()) await sandbox.release()
+      if (remove)
+        await this.#context.firewall.stop({ remove }).catch((error: unknown) => failures.push(error))
       await this.#close()
+      if (failures.length) throw failures[0]
     })()
     return this.#closing
+  }
+
+  /** Everything that there is, users before what they use. Resolves to what went wrong. */
+  async #removeAll(): Promise<unknown[]> {
+    const failures: unknown[] = []
+    const attempt = (work: Promise<unknown>) => work.catch((error: unknown) => failures.push(error))
+    const sharesFirst = (a: Sandbox, b: Sandbox) =>
+      Number(b.mode.startsWith('container:')) - Number(a.mode.startsWith('container:'))
+    for (const sandbox of this.sandboxes().sort(sharesFirst)) await attempt(sandbox.delete({ force: true }))
+    // Configurations last: networks are made from them.
+    const networks = this.networks().sort((a, b) => Number(a.configOnly) - Number(b.configOnly))
+    for (const network of networks) {
+      for (const endpoint of network.endpoints()) await attempt(endpoint.delete({ force: true }))
+      await attempt(
+        this.#context.locks.runAll([`network ${network.id}`, `networks of ${network.driver}`], () =>
+          network.remove(),
+        ),
+      )
+    }
+    return failures
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -671,6 +708,8 @@ export interface ClusterView {
   /** Frees the addresses of a host that will not come back. Throws ERR_CLUSTER_HOST while it lives. */
   forgetHost(name: string): Promise<number>
 }
+
+const CLOSE = z.strictObject({ remove: z.boolean().default(false) })
 
 const SERVE_NAMES = z.strictObject({
   address: ip().default('127.0.0.1'),

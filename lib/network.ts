@@ -493,8 +493,11 @@ export class Network {
     if (this.#spans) await this.#context.spanning?.undefine(this)
     // Asked before the point of no return, since a driver may refuse.
     const plan = this.configOnly ? {} : await this.#askDriver()
+    const { link } = this.#record.state
     await atomically(async undo => {
       const { deleting } = this.#record
+      if (link) this.#context.unborn.add(link)
+      undo.push('nobody deletes the bridge', () => void (link && this.#context.unborn.delete(link)))
       undo.push('not deleted after all', () => this.#mark(deleting))
       await this.#mark(true)
       const { firewall: rules } = this.#record.state
@@ -514,6 +517,7 @@ export class Network {
     await store.write({ remove: [{ kind: 'network', id: this.id }] })
     this.#gone = true
     this.#hooks.forget(this)
+    if (link) this.#context.unborn.delete(link)
     events.emit({ type: 'network.delete', network: this.#ref() })
   }
 

@@ -11,7 +11,7 @@ import type { JoinOptions } from '../options'
 import type { Sandbox } from '../sandbox'
 import type { Context } from './context'
 import type { Difference, Fix } from './difference'
-import { equip } from './inside'
+import { equip, sysctlsFor } from './inside'
 import { bearsMark } from './mark'
 import type { NetworkRecord, SandboxRecord } from './records'
 
@@ -49,7 +49,8 @@ async function factsOf(stack: Stack): Promise<Facts> {
 export async function check(context: Context, world: World): Promise<Difference[]> {
   const host = await factsOf(context.host)
   const suspects = new Set<Network | Sandbox>()
-  for (const network of world.networks()) if (checkNetwork(network, host).length) suspects.add(network)
+  for (const network of world.networks())
+    if (checkNetwork(context, network, host).length) suspects.add(network)
   for (const sandbox of world.sandboxes())
     if ((await surveySandbox(context, sandbox, host)).length) suspects.add(sandbox)
   const found: Difference[] = []
@@ -68,7 +69,7 @@ export async function check(context: Context, world: World): Promise<Difference[
 
 const confirmNetwork = (context: Context, world: World, network: Network): Promise<Difference[]> =>
   context.locks.run(`network ${network.id}`, async () =>
-    world.networks().includes(network) ? checkNetwork(network, await factsOf(context.host)) : [],
+    world.networks().includes(network) ? checkNetwork(context, network, await factsOf(context.host)) : [],
   )
 
 const confirmSandbox = (context: Context, world: World, sandbox: Sandbox): Promise<Difference[]> =>
@@ -88,7 +89,7 @@ async function surveySandbox(context: Context, sandbox: Sandbox, host: Facts): P
 
 /* -------------------------------------------------------------------- networks */
 
-function checkNetwork(network: Network, host: Facts): Difference[] {
+function checkNetwork(context: Context, network: Network, host: Facts): Difference[] {
   const { state } = network.record
   if (!state.link || network.configOnly) return []
   const about = { networkId: network.id }
@@ -137,6 +138,7 @@ function checkNetwork(network: Network, host: Facts): Difference[] {
         link: state.link,
         address,
       })
+  found.push(...checkSysctls(context.host, 'host', state.sysctls ?? {}, about))
   if (state.hostLink) found.push(...checkHostLink(network, state.hostLink, host))
   return found
 }
@@ -213,7 +215,16 @@ async function checkSandbox(context: Context, sandbox: Sandbox, host: Facts): Pr
     ]
   const inside = await factsOf(stack)
   const found: Difference[] = []
-  for (const endpoint of sandbox.endpoints()) found.push(...checkEndpoint(endpoint, sandbox, inside, host))
+  for (const endpoint of sandbox.endpoints()) {
+    found.push(...checkEndpoint(endpoint, sandbox, inside, host))
+    const { attachment, interfaceName = '', options } = endpoint.record.join ?? {}
+    if (!attachment?.interface || !options || !inside.links.has(interfaceName)) continue
+    const ours = { ...about, endpointId: endpoint.id, networkId: endpoint.network.id }
+    found.push(
+      ...checkSysctls(stack, 'sandbox', sysctlsFor(attachment, options, interfaceName), ours),
+      ...checkSysctls(context.host, 'host', attachment.plan?.sysctls ?? {}, ours),
+    )
+  }
   for (const route of sandbox.wantedDefaults()) {
     const family = familyOf(route.destination)
     const link = inside.links.get(route.link as string)
@@ -243,8 +254,41 @@ async function checkSandbox(context: Context, sandbox: Sandbox, host: Facts): Pr
       message: `files of sandbox ${sandbox.containerId} are gone: ${missing.join(', ')}`,
       fix: { by: 'files' },
     })
+  if (sandbox.resolver && !(await sandbox.resolver.answers()))
+    found.push({
+      ...about,
+      kind: 'resolver',
+      problem: 'missing',
+      message: `nobody answers on 127.0.0.11 in sandbox ${sandbox.containerId}`,
+      fix: { by: 'resolver' },
+    })
   return found
 }
+
+/** Settings that the kernel has not got (an absent interface, a kernel without IPv6) are no difference. */
+function checkSysctls(
+  stack: Stack,
+  where: 'host' | 'sandbox',
+  wanted: Record<string, string>,
+  about: Pick<Difference, 'networkId' | 'endpointId' | 'sandboxId'>,
+): Difference[] {
+  return Object.entries(wanted).flatMap(([key, value]): Difference[] => {
+    const present = words(stack.sysctl(key))
+    if (present === undefined || present === words(value)) return []
+    return [
+      {
+        ...about,
+        kind: 'sysctl',
+        problem: 'wrong',
+        message: `${key} of the ${where} is ${present}, not ${value}`,
+        fix: { by: 'sysctls', where, sysctls: { [key]: value } },
+      },
+    ]
+  })
+}
+
+/** Several values are told with tabs between them. */
+const words = (text: string | undefined): string | undefined => text?.trim().replace(/\s+/g, ' ')
 
 async function isBound({ kernel }: Context, sandbox: Sandbox): Promise<boolean> {
   try {
@@ -401,13 +445,19 @@ async function strays(
         network.endpoints().flatMap(({ record }) => record.join?.attachment?.interface?.source ?? []),
       ),
   )
+  for (const network of world.networks()) if (network.link) wanted.add(network.link)
   const found: Difference[] = []
   for (const link of host.links.values())
-    if (bearsMark(name, link.alias) && !wanted.has(link.name) && !reaper.isDoomed(stack, link.name))
+    if (
+      bearsMark(name, link.alias) &&
+      !wanted.has(link.name) &&
+      !unborn.has(link.name) &&
+      !reaper.isDoomed(stack, link.name)
+    )
       found.push({
         kind: 'stray',
         problem: 'unwanted',
-        message: `${link.name} (${link.alias}) belongs to no endpoint`,
+        message: `${link.name} (${link.alias}) belongs to no network and no endpoint`,
         fix: {
           by: 'changes',
           where: 'host',
@@ -447,6 +497,10 @@ function locksOf({ message }: Difference, world: World): string[] {
   const ids = new Set(message.match(/\b[0-9a-f]{12}\b/g))
   const bears = ({ id }: { id: string }) => ids.has(id.slice(0, 12))
   return [
+    ...world
+      .networks()
+      .filter(bears)
+      .map(({ id }) => `network ${id}`),
     ...world
       .networks()
       .flatMap(network => network.endpoints().filter(bears))

@@ -52,7 +52,7 @@ export interface Context {
   readonly wantedLinks: Set<string>
   /** The kernel has IPv6. */
   readonly hasIpv6: boolean
-  /** Keys of namespaces whose sandbox is being made. */
+  /** Keys of namespaces whose sandbox is being made, and bridges whose network is being made or deleted. */
   readonly unborn: Set<string>
   readonly log: Logger
   /** This host's place in a cluster. */

@@ -1,6 +1,7 @@
 /** Puts right what `check` finds. */
 import type { Network } from '../network'
 import { check, findStrays, portFlags, type World } from './check'
+import { marked } from './mark'
 import { applyLeniently, applyTolerantly, carryOut, type Context } from './context'
 import type { Difference } from './difference'
 
@@ -47,7 +48,11 @@ export async function repair(
   for (const difference of found)
     if (!reattached.has(difference.endpointId ?? ''))
       await mend(difference, () => change(context, world, difference))
-  const filed = new Map(found.filter(({ fix }) => fix.by === 'files').map(each => [each.sandboxId, each]))
+  const filed = new Map(
+    found
+      .filter(({ fix }) => fix.by === 'files' || fix.by === 'resolver')
+      .map(each => [each.sandboxId, each]),
+  )
   for (const difference of filed.values())
     await mend(difference, () => sandboxes.get(difference.sandboxId as string)?.repairNames())
   const wall = found.find(({ fix }) => fix.by === 'firewall')
@@ -64,13 +69,13 @@ export async function repair(
 /** Carries out the fix of one difference, with nobody at work on what it concerns. */
 async function change(context: Context, world: World, difference: Difference): Promise<void> {
   const { fix, sandboxId, networkId, kind } = difference
-  if (fix.by !== 'changes' || kind === 'stray') return
+  if ((fix.by !== 'changes' && fix.by !== 'sysctls') || kind === 'stray') return
   const keys = sandboxId ? [`sandbox ${sandboxId}`] : networkId ? [`network ${networkId}`] : []
   await context.locks.runAll(keys, async () => {
     const stack =
       fix.where === 'host' ? context.host : world.sandboxes().find(({ id }) => id === sandboxId)?.stack
     if (!stack) return
-    await applyTolerantly(stack, fix.changes)
+    if (fix.by === 'changes') await applyTolerantly(stack, fix.changes)
     if (fix.sysctls) stack.setSysctls(fix.sysctls)
   })
 }
@@ -97,7 +102,7 @@ async function rebuild(context: Context, network: Network, world: World): Promis
         host,
         world.siblings(network),
       )
-      await carryOut(host, plan, 'rebuild', { push() {} })
+      await carryOut(host, marked(context.name, network, plan), 'rebuild', { push() {} })
       const { record } = network
       // The name stays: a driver may have chosen it at random.
       record.state = { ...record.state, ...state, link: record.state.link ?? state.link }

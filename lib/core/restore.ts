@@ -1,6 +1,6 @@
 /** Brings back what the store holds after a restart, and the kernel to it. */
 import { z } from 'zod'
-import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isCnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
@@ -11,7 +11,7 @@ import type { StoredRecord } from '../store/contract'
 import { replayPools } from './addresses'
 import { bootId } from './boot'
 import type { World } from './check'
-import { repair } from './repair'
+import { repair, sweepStrays } from './repair'
 import type { Context } from './context'
 import type { EndpointRecord, NetworkRecord, SandboxRecord } from './records'
 
@@ -41,8 +41,33 @@ export async function restore(context: Context, records: StoredRecord[], world: 
     await tolerate(context, 'compare the kernel with the desired state', () =>
       repair(context, world, { lenient: true }),
     )
+  else if (mayBegin(context))
+    await tolerate(context, 'sweep what an earlier run left', () => sweepStrays(context, world))
+  noteStore(context)
   sweepFiles(context, world)
   for (const sandbox of world.sandboxes()) await sandbox.openNames()
+}
+
+/**
+ * Nothing is known: what bears our mark is of a run that kept nothing, and nobody will ever manage it. Unless the last
+ * controller here had a store, and this one was opened without it, perhaps by mistake.
+ */
+function mayBegin({ runDir, settings, kernel, log, events }: Context): boolean {
+  if (kernel.simulated) return false
+  const note = join(runDir, 'store')
+  const before = existsSync(note) ? readFileSync(note, 'utf8').trim() : undefined
+  if (before === undefined || before === settings.dataDir) return true
+  const message = `what an earlier run left on this host is kept: it belongs to the store in ${before}; repair() removes it`
+  log.warn(message)
+  events.emit({ type: 'problem', message, error: undefined })
+  return false
+}
+
+/** For {@link mayBegin} of the next run. */
+function noteStore({ runDir, settings, kernel }: Context): void {
+  if (kernel.simulated || settings.dataDir === undefined) return
+  mkdirSync(runDir, { recursive: true })
+  writeFileSync(join(runDir, 'store'), `${settings.dataDir}\n`)
 }
 
 const byAge = (a: { created: string }, b: { created: string }): number =>

@@ -128,6 +128,8 @@ export interface ResolverOptions {
 
 export interface SandboxResolver {
   update(view: SandboxView): void
+  /** Asks itself, by the way that a container's question takes. */
+  answers(): Promise<boolean>
   statistics(): ResolverStatistics
   /** Closes the sockets and (unless the sandbox is going anyway: `keepRules`) removes the rules. */
   close(options?: { keepRules?: boolean }): Promise<void>

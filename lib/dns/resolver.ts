@@ -15,6 +15,7 @@ import {
   type SandboxResolver,
 } from './contract'
 import { Forwarder } from './forward'
+import { resolverAnswers } from './probe'
 import { noRedirect, redirectRules } from './redirect'
 import { noRedirectBatch, redirectBatch, replaceRedirectBatch } from './redirect-batch'
 import { Responder } from './responder'
@@ -52,6 +53,7 @@ export async function openResolver(options: ResolverOptions): Promise<SandboxRes
     update: next => {
       responder.view = next
     },
+    answers: () => resolverAnswers(stack),
     statistics: () => responder.statistics(),
     async close({ keepRules = false } = {}) {
       if (closed) return

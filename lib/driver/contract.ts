@@ -65,6 +65,8 @@ export interface NetworkState {
   modes?: Partial<Record<Family, GatewayMode>>
   /** Used when a published port names no host address. */
   defaultHostIp?: string
+  /** Of the host, as the plan set them; the core keeps them for `check`. */
+  sysctls?: Record<string, string>
   /** The driver's own. */
   data?: Record<string, unknown>
 }

@@ -179,6 +179,11 @@ export class SandboxNames {
   }
 
   async reopen(): Promise<void> {
+    // The way to it may be broken: then it is made anew.
+    if (this.resolver && !(await this.resolver.answers())) {
+      await this.resolver.close({ keepRules: true })
+      this.resolver = undefined
+    }
     this.files?.close()
     this.files = undefined
     for (const endpoint of this.#in.endpoints.values())

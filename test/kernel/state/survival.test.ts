@@ -1,0 +1,212 @@
+/** The controlling process is killed and another takes over: containers do not notice. */
+import { createServer, type Server, Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Stack } from 'libcnm'
+import { resolverAnswers } from '../../../lib/dns/probe'
+import { hostForEach, stackOf, UPLINK } from '../../support/host'
+import { Daemon } from './scene'
+
+const host = hostForEach()
+
+/** Sends numbers for as long as it runs, and hears each of them come back. */
+class Stream {
+  sent = 0
+  heard = ''
+  closed = false
+  private readonly socket: Socket
+  private readonly timer: NodeJS.Timeout
+
+  constructor(from: Stack, address: string, port: number) {
+    const fd = from.openSocket({ type: 'tcp', address: '0.0.0.0', port: 0 })
+    this.socket = new Socket({ fd, manualStart: true } as ConstructorParameters<typeof Socket>[0])
+    this.socket.on('data', data => {
+      this.heard += data.toString()
+    })
+    this.socket.on('error', () => {})
+    this.socket.on('close', () => {
+      this.closed = true
+    })
+    this.socket.connect({ host: address, port })
+    this.timer = setInterval(() => this.socket.write(`${this.sent++} `), 5) // milliseconds
+  }
+
+  /** Waits until everything sent up to now has come back; false if the stream is broken. */
+  async whole(): Promise<boolean> {
+    const wanted = Array.from({ length: this.sent }, (_, n) => `${n} `).join('')
+    for (let turn = 0; turn < 500 && !this.closed && this.heard.length < wanted.length; turn++)
+      await pause(10)
+    return !this.closed && this.sent > 0 && this.heard.startsWith(wanted)
+  }
+
+  end(): void {
+    clearInterval(this.timer)
+    this.socket.destroy()
+  }
+}
+
+async function echo(stack: Stack, port: number): Promise<Server> {
+  const server = createServer(socket => {
+    socket.on('error', () => {})
+    socket.pipe(socket)
+  })
+  const fd = stack.openSocket({ type: 'tcp', address: '0.0.0.0', port, listen: 16 })
+  await new Promise<void>(resolve => server.listen({ fd }, resolve))
+  return server
+}
+
+test('a stream through a published port lives through kill -9, the time without a controller, and the restart', async () => {
+  const h = host()
+  const options = {
+    name: 'survivor',
+    host: h.path,
+    runDir: h.runDir,
+    dataDir: h.dataDir,
+    userlandProxy: false,
+  }
+  const daemon = await Daemon.start({ options, subnet: '10.77.1.0/24', ports: ['8080:80'] })
+  const inside = await h.kernel.open(daemon.key)
+  const server = await echo(inside, 80)
+  const stream = new Stream(h.client, UPLINK[4], 8080)
+  try {
+    await pause(50)
+    expect(await stream.whole()).toBe(true)
+    expect(await resolverAnswers(inside)).toBe(true)
+    const links = (await h.snapshot()).links
+    await daemon.kill()
+    await pause(50)
+    expect(await stream.whole()).toBe(true)
+    expect(await resolverAnswers(inside)).toBe(false)
+    // a new connection gets through as well: the kernel does it alone
+    const second = new Stream(h.client, UPLINK[4], 8080)
+    await pause(50)
+    expect(await second.whole()).toBe(true)
+
+    const controller = await h.open(options)
+    expect(await stream.whole()).toBe(true)
+    expect(await second.whole()).toBe(true)
+    second.end()
+    expect(await resolverAnswers(inside)).toBe(true)
+    expect((await h.snapshot()).links).toEqual(links)
+    expect(controller.sandbox('c1').resolveName('api')).toEqual(['10.77.1.2'])
+    expect(await controller.check()).toEqual([])
+
+    // repair, gc and another start, all of them on a running system
+    expect(await controller.repair()).toEqual([])
+    expect(await controller.gc({ containerIds: ['c1'] })).toEqual([])
+    await controller.close()
+    const last = await h.open(options)
+    expect(await stream.whole()).toBe(true)
+    await last.close({ remove: true })
+  } finally {
+    stream.end()
+    server.close()
+    inside.close()
+  }
+})
+
+describe('each thing that somebody broke is found, named and mended on the real kernel', () => {
+  type Break = (at: {
+    h: ReturnType<typeof host>
+    inside: Stack
+    bridge: string
+    port: string
+    files: string
+  }) => unknown
+  const cases: [string, string, Break][] = [
+    ['link', 'a bridge that is down', ({ h, bridge }) => h.run(h.host, 'ip', 'link', 'set', bridge, 'down')],
+    ['link', 'a bridge', ({ h, bridge }) => h.run(h.host, 'ip', 'link', 'del', bridge)],
+    ['link', 'an interface', ({ h, inside }) => h.run(inside, 'ip', 'link', 'del', 'eth0')],
+    ['address', 'an address', ({ h, inside }) => h.run(inside, 'ip', 'addr', 'flush', 'dev', 'eth0')],
+    ['route', 'a default route', ({ h, inside }) => h.run(inside, 'ip', 'route', 'del', 'default')],
+    ['port', 'a port', ({ h, port }) => h.run(h.host, 'ip', 'link', 'set', port, 'nomaster')],
+    [
+      'sysctl',
+      'a setting of the bridge',
+      ({ h, bridge }) => h.host.setSysctls({ [`net/ipv6/conf/${bridge}/accept_ra`]: '1' }),
+    ],
+    [
+      'sysctl',
+      'a setting inside',
+      ({ inside }) => inside.setSysctls({ 'net/ipv4/conf/eth0/log_martians': '0' }),
+    ],
+    ['file', 'a file', ({ h, files }) => h.run(h.host, 'rm', files)],
+    ['resolver', 'the way to the resolver', ({ h, inside }) => h.run(inside, 'nft', 'flush', 'ruleset')],
+    ['netns', 'the path of a namespace', ({ h, inside }) => h.kernel.remove(inside.path as string)],
+  ]
+
+  test.each(cases)('%s: %s', async (kind, _, breakIt) => {
+    const h = host()
+    const controller = await h.open()
+    const network = await controller.createNetwork({
+      name: 'web',
+      ipam: { config: [{ subnet: '10.77.1.0/24' }] },
+    })
+    const sandbox = await controller.createSandbox({ containerId: 'c1' })
+    const endpoint = await network.createEndpoint({ name: 'c1' })
+    await endpoint.join(sandbox, { sysctls: { 'net.ipv4.conf.IFNAME.log_martians': '1' } })
+    expect(await controller.check()).toEqual([])
+    const inside = await h.kernel.open(sandbox.key)
+    try {
+      await breakIt({
+        h,
+        inside,
+        bridge: network.link as string,
+        port: endpoint.record.join?.attachment?.interface?.source as string,
+        files: sandbox.files?.hosts as string,
+      })
+      const found = await controller.check()
+      expect(found.map(each => each.kind)).toContain(kind)
+      expect(found[0]).toEqual({
+        ...found[0],
+        message: expect.any(String),
+        fix: { ...found[0]?.fix, by: expect.any(String) },
+      })
+      await controller.repair()
+      expect(await controller.check()).toEqual([])
+      expect(await controller.repair()).toEqual([])
+      if (kind !== 'netns') expect(await h.ping(stackOf(sandbox), '10.77.1.1')).toBe(true)
+    } finally {
+      inside.close()
+      await controller.close({ remove: true })
+    }
+  })
+})
+
+describe('what a run without a store left', () => {
+  const leave = async (dataDir?: string) => {
+    const h = host()
+    const daemon = await Daemon.start({
+      options: { name: 'left', host: h.path, runDir: h.runDir, dataDir },
+      subnet: '10.77.1.0/24',
+      ports: ['8080:80'],
+    })
+    await daemon.kill()
+    return h
+  }
+
+  test('is swept by the next one', async () => {
+    const h = await leave()
+    expect((await h.snapshot()).links.filter(line => /^(br-|veth)/.test(line))).toHaveLength(2)
+    const controller = await h.open({ name: 'left' })
+    await controller.settle()
+    expect((await h.snapshot()).links.filter(line => /^(br-|veth)/.test(line))).toEqual([])
+    expect(await h.kernel.list(`${h.runDir}/netns`)).toEqual([])
+    await controller.close({ remove: true })
+  })
+
+  test('but not what a store remembers, when the controller is opened without it', async () => {
+    const { dataDir } = host()
+    const h = await leave(dataDir)
+    const before = (await h.snapshot()).links
+    const mistaken = await h.open({ name: 'left' })
+    expect((await h.snapshot()).links).toEqual(before)
+    await mistaken.close()
+    const right = await h.open({ name: 'left', dataDir })
+    expect(await right.check()).toEqual([])
+    expect(right.sandboxes()).toHaveLength(1)
+    await right.close({ remove: true })
+    const empty = await h.open({ name: 'left', dataDir })
+    expect([empty.networks(), empty.sandboxes()]).toEqual([[], []])
+    await empty.close({ remove: true })
+  })
+})
