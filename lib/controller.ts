@@ -4,7 +4,7 @@ import { newId } from './base/ids'
 import { ip, parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { assemble, type Assembled, checkDriver } from './assembly'
-import { allocatePools, wantsFamily } from './core/addresses'
+import { allocatePools, familyOfConfig, wantsFamily } from './core/addresses'
 import { bootId } from './core/boot'
 import { carryOut, type Context } from './core/context'
 import type { Difference } from './core/difference'
@@ -205,6 +205,7 @@ export class Controller {
         driver: driverName,
       })
     const families = takeFamilies(config)
+    refuseUnusedSubnets(config, families)
     const addressed = driver.capabilities.addresses !== false && !config.configOnly
     const driverOptions = config.configOnly
       ? {}
@@ -771,6 +772,21 @@ function scopeOf(config: NetworkOptions, driver: Driver): string {
       { driver: driver.name },
     )
   return config.scope ?? dataScope
+}
+
+/** A subnet of a family that is switched off would be dropped without a word. */
+function refuseUnusedSubnets(config: NetworkOptions, families: { ipv4: boolean; ipv6: boolean }): void {
+  for (const family of [4, 6] as const) {
+    if (families[`ipv${family}`]) continue
+    const unused = config.ipam.config.filter(entry => familyOfConfig(entry) === family)
+    if (unused.length === 0) continue
+    const text = unused.map(({ subnet, gateway }) => subnet ?? gateway ?? 'an empty entry').join(', ')
+    throw new CnmError(
+      'ERR_INVALID_CONFIG',
+      `network ${config.name} has IPv${family} off, but ipam.config has ${text}; set ipv${family}: true, or leave it out`,
+      { name: config.name, family, unused },
+    )
+  }
 }
 
 /** IPv4 unless told otherwise; IPv6 when told so, or when a subnet of it is configured. Docker's labels count where the fields are unset. */

@@ -11,7 +11,7 @@ import { fromLabels } from './driver/options'
 import { Endpoint } from './endpoint'
 import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
 import { releaseNetwork } from './core/addresses'
-import { exposedPorts } from './ports/spec'
+import { exposedPorts, refuseTwins } from './ports/spec'
 import type { PoolStatus } from './ipam/contract'
 import { z } from 'zod'
 
@@ -181,6 +181,7 @@ export class Network {
     const config = parse(EndpointOptions, input)
     const driverOptions = this.#endpointDriverOptions(config)
     exposedPorts(config.exposed) // refuses what is none
+    refuseTwins(config.ports)
     return this.#context.locks.run(`network ${this.id}`, () =>
       atomically(async undo => {
         this.#mustLive()
@@ -339,11 +340,30 @@ export class Network {
         if (answer.mac && !record.config.mac) record.mac = answer.mac
         return
       } catch (error) {
+        if (isCnmError(error, 'ERR_ADDRESS_IN_USE')) throw this.#namingHolder(error, wanted)
         if (!isCnmError(error, 'ERR_POOL_EXHAUSTED')) throw error
         full = error
       }
     }
     throw full
+  }
+
+  /** IPAM knows owners by their ids; people know them by their names. */
+  #namingHolder(error: CnmError, address: string | undefined): CnmError {
+    const { holder } = error.details as { holder?: unknown }
+    const endpoint = typeof holder === 'string' ? this.#endpoints.get(holder) : undefined
+    const who = endpoint
+      ? `endpoint ${endpoint.name} (${endpoint.id.slice(0, 12)})`
+      : holder === this.id
+        ? 'the network itself (its gateway or an auxiliary address)'
+        : undefined
+    if (who === undefined) return error
+    return new CnmError(
+      'ERR_ADDRESS_IN_USE',
+      `address ${address} of network ${this.name} is held by ${who}`,
+      { ...error.details, network: this.id },
+      { cause: error },
+    )
   }
 
   /** A driver may add what the core left open, and nothing else. */

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import type { Logger } from './base/log'
 import type { Backend } from './cluster/contract'
-import { cidr, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
+import { cidr, coded, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
 import type { IpamDriver } from './ipam/contract'
 import type { Driver } from './driver/contract'
 import type { Kernel } from './kernel/kernel'
@@ -11,25 +11,31 @@ import { portBinding } from './ports/spec'
 
 const controlCharacters = /[\u0000-\u001f\u007f]/
 
+/** A text for which `fault` finds no fault; else the error has the code ERR_INVALID_NAME. */
+const name = (fault: (text: string) => string | undefined) =>
+  z.string().superRefine((text, context) => {
+    const message = fault(text)
+    if (message !== undefined) context.addIssue(coded('ERR_INVALID_NAME', message))
+  })
+
 /** What Docker allows, less what no terminal, file or log should be shown. */
 export const networkName = () =>
-  z
-    .string()
-    .min(1, 'must not be empty')
-    .max(255)
-    .refine(text => text.trim() !== '', 'must not be blank')
-    .refine(text => !controlCharacters.test(text), 'must not contain control characters')
-    .refine(text => !text.includes('/'), 'must not contain "/"')
-    .describe('1-255 characters')
+  name(text => {
+    if (text === '') return 'must not be empty'
+    if (text.length > 255) return `must have at most 255 characters, not ${text.length}`
+    if (text.trim() === '') return 'must not be blank'
+    if (controlCharacters.test(text)) return 'must not contain control characters'
+    if (text.includes('/')) return 'must not contain "/"'
+    return undefined
+  }).describe('1-255 characters')
 
 const objectName = networkName
 const containerId = () =>
-  z
-    .string()
-    .regex(
-      /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/,
-      'must start with a letter or digit, then letters, digits, "_", "." or "-"',
-    )
+  name(text =>
+    /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/.test(text)
+      ? undefined
+      : 'must start with a letter or digit, then letters, digits, "_", "." or "-"',
+  )
 
 /** Lists longer than this are a slip, or an attack. */
 const MANY = 4096
@@ -43,12 +49,11 @@ const driverName = () =>
     )
 
 export const dnsName = () =>
-  z
-    .string()
-    .regex(
-      /^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/,
-      'must be labels of 1-63 letters, digits, "-" or "_", separated by dots',
-    )
+  name(text =>
+    /^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/.test(text)
+      ? undefined
+      : 'must be labels of 1-63 letters, digits, "-" or "_", separated by dots',
+  )
 
 /** `[DOMAIN=]ADDRESS[#PORT]`: with a domain it is asked for names in that domain only (split DNS). */
 const upstream = () =>

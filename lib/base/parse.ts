@@ -12,12 +12,27 @@ export function parse<S extends z.ZodType>(schema: S, input: unknown, what = 'op
   if (result.success) return result.data
   const issues = result.error.issues.map(issue => describe(issue, input, schema, what))
   throw new CnmError(
-    'ERR_INVALID_OPTION',
+    commonCode(result.error.issues),
     issues.map(issue => issue.message).join('; '),
     { issues },
     { cause: result.error },
   )
 }
+
+const SPECIFIC = ['ERR_INVALID_NAME', 'ERR_INVALID_CIDR', 'ERR_INVALID_ADDRESS', 'ERR_INVALID_PORT'] as const
+type SpecificCode = (typeof SPECIFIC)[number]
+
+/** The code that every issue carries (see {@link coded}); ERR_INVALID_OPTION when they carry none, or several. */
+function commonCode(issues: readonly z.core.$ZodIssue[]): SpecificCode | 'ERR_INVALID_OPTION' {
+  const codes = new Set(issues.map(issue => (issue.code === 'custom' ? issue.params?.libcnm : undefined)))
+  const [only] = codes
+  const known = SPECIFIC.find(code => code === only)
+  return codes.size === 1 && known !== undefined ? known : 'ERR_INVALID_OPTION'
+}
+
+/** A custom issue that decides the code of the error which {@link parse} throws. */
+export const coded = (code: SpecificCode, message: string) =>
+  ({ code: 'custom', message, params: { libcnm: code } }) as const
 
 /** `__proto__` as a key comes from hostile JSON only. The schemas would drop it without a word. */
 function refusePrototypes(value: unknown, at: string, depth = 0): void {
@@ -120,7 +135,9 @@ const guarded =
     try {
       return read(text)
     } catch (error) {
-      context.addIssue({ code: 'custom', message: isCnmError(error) ? error.message : String(error) })
+      const specific = SPECIFIC.find(code => isCnmError(error, code))
+      const message = isCnmError(error) ? error.message : String(error)
+      context.addIssue(specific ? coded(specific, message) : { code: 'custom', message })
       return z.NEVER
     }
   }

@@ -211,11 +211,10 @@ function read({ family, pool, subPool }: PoolRequest): PoolWish {
   const part = readCidr(subPool)
   if (part.family !== family)
     throw invalid(`subpool ${subPool} is not of the family of pool ${pool}`, { pool, subPool })
-  // a range larger than the subnet is taken to mean the whole subnet, as Docker does
-  const whole = contains(network(part), subnet)
-  if (!whole && !contains(subnet, part))
+  // libnetwork 20.10 took a larger one for the whole pool without a word; today's refuses it
+  if (!contains(subnet, network(part)))
     throw invalid(`subpool ${subPool} is not inside pool ${pool}`, { pool, subPool })
-  return { kind: 'this', subnet, subPool: whole ? subnet : network(part) }
+  return { kind: 'this', subnet, subPool: network(part) }
 }
 
 const invalid = (message: string, details: Record<string, unknown>) =>

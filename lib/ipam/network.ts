@@ -1,6 +1,7 @@
 /** The addresses of a network itself: its pools, gateways and auxiliary addresses. All of them, or none. */
 import {
   addressOf,
+  BITS,
   canonicalIp,
   type Cidr,
   contains,
@@ -80,8 +81,8 @@ export interface NetworkIpam {
  */
 export async function allocateNetwork(driver: IpamDriver, request: NetworkIpamRequest): Promise<NetworkIpam> {
   const { scope = 'local', skipGateway = false } = request
-  checkConfigs(4, request.ipv4 ?? [])
-  checkConfigs(6, request.ipv6 ?? [])
+  checkConfigs(4, request.ipv4 ?? [], skipGateway)
+  checkConfigs(6, request.ipv6 ?? [], skipGateway)
   return atomically(async undo => {
     const space = request.space ?? (await driver.defaultAddressSpaces())[scope]
     const used = scope === 'local' ? (request.used ?? []) : []
@@ -181,7 +182,7 @@ async function allocateOne(
   }
   if (config.ipRange !== undefined) {
     const range = network(parseCidr(config.ipRange))
-    allocation.subPool = contains(range, pool) ? allocation.pool : formatCidr(range)
+    allocation.subPool = formatCidr(range)
   }
 
   const named = answer.data[GATEWAY_DATA]
@@ -327,7 +328,7 @@ const broken = (driver: IpamDriver, what: string) =>
   new CnmError('ERR_IPAM_DRIVER', `IPAM driver ${driver.name} ${what}`, { driver: driver.name })
 
 /** All that can be said without asking the driver. */
-function checkConfigs(family: Family, configs: readonly IpamConfig[]): void {
+function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGateway: boolean): void {
   const subnets: Cidr[] = []
   for (const { subnet: text, ipRange, gateway, auxAddresses } of configs) {
     const subnet = text === undefined ? undefined : subnetOf(family, 'subnet', text)
@@ -337,10 +338,23 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[]): void {
       throw new CnmError('ERR_POOL_INVALID', `ipRange ${ipRange} needs the subnet that it is part of`, {
         ipRange,
       })
+    if (gateway !== undefined && fixed === undefined && text === undefined)
+      throw new CnmError(
+        'ERR_POOL_INVALID',
+        `gateway ${gateway} needs the subnet that it is in; give subnet as well`,
+        { gateway },
+      )
     if (gateway !== undefined) checkInside(family, 'gateway', gateway, fixed)
     for (const [name, address] of Object.entries(auxAddresses ?? {}))
       checkInside(family, `auxiliary address ${name}`, address, fixed)
     if (fixed === undefined) continue
+    checkUsable(fixed, !skipGateway || gateway !== undefined)
+    if (range !== undefined && range.length < fixed.length)
+      throw new CnmError(
+        'ERR_POOL_INVALID',
+        `ipRange ${ipRange} is larger than its subnet ${formatCidr(fixed)}; it must lie inside it`,
+        { ipRange, pool: formatCidr(fixed) },
+      )
     const other = subnets.find(before => overlaps(before, fixed))
     if (other !== undefined && !(ipRange !== undefined && formatCidr(other) === formatCidr(fixed)))
       throw new CnmError(
@@ -350,6 +364,31 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[]): void {
       )
     subnets.push(fixed)
   }
+}
+
+/** Blocks that no interface of a container can have its subnet in, by the IANA special-purpose registries. */
+const UNUSABLE: readonly [Cidr, string][] = (
+  [
+    ['127.0.0.0/8', 'loopback'],
+    ['224.0.0.0/4', 'multicast'],
+    ['::1/128', 'loopback'],
+    ['::ffff:0:0/96', 'IPv4-mapped'],
+    ['fe80::/10', 'link-local: every interface has that subnet already'],
+    ['ff00::/8', 'multicast'],
+  ] as const
+).map(([text, why]) => [parseCidr(text), why])
+
+function checkUsable(subnet: Cidr, hasGateway: boolean): void {
+  const text = formatCidr(subnet)
+  for (const [block, why] of UNUSABLE)
+    if (contains(block, subnet))
+      throw new CnmError('ERR_POOL_INVALID', `subnet ${text} cannot be used: ${why}`, { pool: text })
+  if (hasGateway && subnet.length === BITS[subnet.family])
+    throw new CnmError(
+      'ERR_POOL_INVALID',
+      `subnet ${text} has one address, which the gateway takes; none is left for an endpoint`,
+      { pool: text },
+    )
 }
 
 function subnetOf(family: Family, what: string, text: string): Cidr {

@@ -237,3 +237,36 @@ function hint(key: string): string {
   const near = nearest(key, known)
   return `${key} is not an option of a port binding; ${near ? `did you mean ${near}?` : `known: ${known.join(', ')}`}`
 }
+
+/**
+ * Two bindings of one list that ask for the same port of the host. A host port with a range to choose from is none: there
+ * may be room for both. Throws ERR_INVALID_PORT.
+ */
+export function refuseTwins(bindings: readonly PortBinding[]): void {
+  const fixed = bindings.filter(({ hostPort, hostPortEnd, containerPort, containerPortEnd }) => {
+    const wanted = (containerPortEnd ?? containerPort) - containerPort
+    return hostPort !== undefined && (hostPortEnd ?? hostPort) - hostPort === wanted
+  })
+  fixed.sort((a, b) => (a.hostPort ?? 0) - (b.hostPort ?? 0))
+  for (const [i, binding] of fixed.entries()) {
+    const end = binding.hostPortEnd ?? binding.hostPort ?? 0
+    for (let j = i + 1; j < fixed.length; j++) {
+      const other = fixed[j]!
+      if ((other.hostPort ?? 0) > end) break
+      if (other.protocol !== binding.protocol || !shareAddress(binding.hostIp, other.hostIp)) continue
+      throw new CnmError(
+        'ERR_INVALID_PORT',
+        `host port ${other.hostPort}/${other.protocol} is asked for twice: ${describeBinding(binding)} and ${describeBinding(other)}`,
+        { field: 'hostPort', value: other.hostPort },
+      )
+    }
+  }
+}
+
+/** Absent: every address of both families. */
+function shareAddress(a: string | undefined, b: string | undefined): boolean {
+  if (a === undefined || b === undefined || a === b) return true
+  const family = (text: string) => text.includes(':')
+  const any = (text: string) => text === '0.0.0.0' || text === '::'
+  return family(a) === family(b) && (any(a) || any(b))
+}

@@ -392,7 +392,7 @@ describe('names', () => {
     expect([a.endpoint('fresh').name, b.endpoint('fresh').name]).toEqual(['fresh', 'fresh'])
     expect(() => a.endpoint('taken')).toThrow(refusal('ERR_ENDPOINT_NOT_FOUND'))
     expect(watcher.resolveName('fresh')).toEqual(['10.1.0.2'])
-    await expect(sandbox.rename('a\nb')).rejects.toEqual(refusal('ERR_INVALID_OPTION', /control characters/))
+    await expect(sandbox.rename('a\nb')).rejects.toEqual(refusal('ERR_INVALID_NAME', /control characters/))
     await a.createEndpoint({ name: 'c1' }) // the old name is free
   })
 

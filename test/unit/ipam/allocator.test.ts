@@ -175,8 +175,8 @@ describe('pool choice', () => {
     )
   })
 
-  test('a subpool larger than the pool means the whole pool', () => {
-    expect(scene('10.0.0.0/24', {}, '10.0.0.0/16').id).toBe('LocalDefault/10.0.0.0/24/10.0.0.0/24')
+  test('a subpool larger than the pool is refused', () => {
+    fails(() => scene('10.0.0.0/24', {}, '10.0.0.0/16'), 'ERR_POOL_INVALID', {})
   })
 
   test('a subpool of a pool that overlaps another one is refused; libnetwork lets it pass', () => {

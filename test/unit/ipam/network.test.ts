@@ -10,7 +10,6 @@ import {
   releaseNetwork,
   replayNetwork,
 } from '../../../lib/ipam/network'
-import { IpamRegistry } from '../../../lib/ipam/registry'
 import { type IpamMethod, MockIpamDriver } from '../../../lib/testing/mock-ipam'
 
 const owner = 'network-1'
@@ -412,15 +411,4 @@ describe('the null driver', () => {
     expect(await driver.status(id)).toEqual({ inUse: 0n, dynamicAvailable: 0n })
     await expect(driver.releasePool('null/10.0.0.0/8')).rejects.toEqual(code('ERR_POOL_NOT_FOUND'))
   })
-})
-
-test('the registry', () => {
-  const registry = new IpamRegistry([fresh(), new NullIpamDriver()])
-  registry.register(new MockIpamDriver({ name: 'mine' }))
-  expect(registry.names()).toEqual(['default', 'null', 'mine'])
-  expect(registry.get('mine').name).toBe('mine')
-  expect(() => registry.register(new MockIpamDriver({ name: 'mine' }))).toThrow(code('ERR_DRIVER_EXISTS'))
-  expect(() => registry.register(new MockIpamDriver({ name: ' ' }))).toThrow(code('ERR_INVALID_NAME'))
-  expect(() => registry.get('defualt')).toThrow(/did you mean default/)
-  expect(() => registry.get('infoblox')).toThrow(code('ERR_DRIVER_NOT_FOUND'))
 })
