@@ -8,7 +8,7 @@ import { wayOutOf } from './core/ways-out'
 import type { Network } from './network'
 import { JoinOptions, type JoinInput } from './options'
 import type { PortBinding, PublishedPort } from './ports/contract'
-import { portBinding } from './ports/spec'
+import { portBinding, refuseTwins } from './ports/spec'
 import type { Sandbox } from './sandbox'
 import { z } from 'zod'
 
@@ -194,6 +194,7 @@ export class Endpoint {
    */
   async updatePorts(bindings: z.input<typeof portBinding>[]): Promise<readonly PublishedPort[]> {
     const wanted = parse(z.array(portBinding), bindings, 'ports')
+    refuseTwins(wanted)
     await this.#exclusively(() =>
       atomically(async undo => {
         this.#mustLive()

@@ -103,8 +103,11 @@ export async function replayPools(context: Context, record: NetworkRecord): Prom
   record.pools = record.pools.map((pool, at) => ({ ...pool, poolId: allocations[at]?.poolId ?? pool.poolId }))
 }
 
-export const familyOfConfig = ({ subnet, gateway, ipRange }: NetworkOptions['ipam']['config'][number]): 4 | 6 =>
-  familyOf(subnet ?? ipRange ?? gateway ?? '0.0.0.0')
+export const familyOfConfig = ({
+  subnet,
+  gateway,
+  ipRange,
+}: NetworkOptions['ipam']['config'][number]): 4 | 6 => familyOf(subnet ?? ipRange ?? gateway ?? '0.0.0.0')
 
 /** What the host uses already. */
 export async function lookAround(

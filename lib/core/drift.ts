@@ -66,7 +66,9 @@ export class DriftWatch {
     if (shadowed(candidates, event).length === 0) return
     // Our own bridges have routes to our subnets, too.
     const own = networks.flatMap(({ hostLinks }) => hostLinks)
-    for (const { network, subnet, route, loser } of shadowed(candidates, event, own, [...this.#links.values()])) {
+    for (const { network, subnet, route, loser } of shadowed(candidates, event, own, [
+      ...this.#links.values(),
+    ])) {
       // A wider route that only leads past the network takes nothing from it.
       if (loser !== 'network') continue
       const found = networks.find(({ id }) => id === network)

@@ -187,6 +187,12 @@ async function allocateOne(
 
   const named = answer.data[GATEWAY_DATA]
   if (config.gateway !== undefined) {
+    if (!contains(pool, parseIp(config.gateway)))
+      throw new CnmError(
+        'ERR_ADDRESS_OUT_OF_RANGE',
+        `gateway ${config.gateway} is not in ${allocation.pool}, the subnet that was chosen; give its subnet as well`,
+        { address: config.gateway, pool: allocation.pool },
+      )
     allocation.gateway = await takeAddress(
       task,
       answer.id,
@@ -338,12 +344,6 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGatewa
       throw new CnmError('ERR_POOL_INVALID', `ipRange ${ipRange} needs the subnet that it is part of`, {
         ipRange,
       })
-    if (gateway !== undefined && fixed === undefined && text === undefined)
-      throw new CnmError(
-        'ERR_POOL_INVALID',
-        `gateway ${gateway} needs the subnet that it is in; give subnet as well`,
-        { gateway },
-      )
     if (gateway !== undefined) checkInside(family, 'gateway', gateway, fixed)
     for (const [name, address] of Object.entries(auxAddresses ?? {}))
       checkInside(family, `auxiliary address ${name}`, address, fixed)

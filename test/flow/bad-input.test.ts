@@ -136,22 +136,11 @@ const NAMES: Row[] = [
     /options\.name: must not contain control characters/,
     /^[^\u0000-\u001f]*$/,
   ],
-  [
-    'line feed',
-    end({ name: 'a\nb' }),
-    'ERR_INVALID_NAME',
-    /must not contain control characters/,
-    /^[^\n]*$/,
-  ],
+  ['line feed', end({ name: 'a\nb' }), 'ERR_INVALID_NAME', /must not contain control characters/, /^[^\n]*$/],
   ['slash', net({ name: 'a/b' }), 'ERR_INVALID_NAME', /must not contain "\/"/],
   ['over-long network', net({ name: 'n'.repeat(256) }), 'ERR_INVALID_NAME', /options\.name: .*255/],
   ['over-long endpoint', end({ name: 'n'.repeat(256) }), 'ERR_INVALID_NAME', /255/],
-  [
-    'over-long container',
-    box({ containerId: 'n'.repeat(256) }),
-    'ERR_INVALID_NAME',
-    /options\.containerId/,
-  ],
+  ['over-long container', box({ containerId: 'n'.repeat(256) }), 'ERR_INVALID_NAME', /options\.containerId/],
   [
     'container id that climbs',
     box({ containerId: '../x' }),
@@ -265,7 +254,12 @@ const ADDRESSES: Row[] = [
     'ERR_INVALID_ADDRESS',
     /options\.ipv4.*"10\.1\.0\.300" is not an IP address/,
   ],
-  ['address of the other family', end({ ipv4: 'fd00:1::9' }), 'ERR_INVALID_ADDRESS', /is not an IPv4 address/],
+  [
+    'address of the other family',
+    end({ ipv4: 'fd00:1::9' }),
+    'ERR_INVALID_ADDRESS',
+    /is not an IPv4 address/,
+  ],
   [
     'address outside',
     end({ ipv4: '10.9.0.1' }),
@@ -284,9 +278,24 @@ const ADDRESSES: Row[] = [
   ['loopback subnet', subnet({ subnet: '127.1.0.0/24' }), 'ERR_POOL_INVALID', /loopback/],
   ['link-local subnet', subnet({ subnet: 'fe80::/64' }), 'ERR_POOL_INVALID', /link-local/],
   ['mapped subnet', subnet({ subnet: '::ffff:10.2.0.0/120' }), 'ERR_POOL_INVALID', /IPv4-mapped/],
-  ['range larger than the subnet', subnet({ subnet: '10.2.0.0/24', ipRange: '10.2.0.0/16' }), 'ERR_POOL_INVALID', /larger than its subnet 10\.2\.0\.0\/24/],
-  ['one address, and a gateway', subnet({ subnet: '10.2.0.1/32' }), 'ERR_POOL_INVALID', /one address, which the gateway takes/],
-  ['gateway without subnet', subnet({ gateway: '10.2.0.1' }), 'ERR_POOL_INVALID', /needs the subnet/],
+  [
+    'range larger than the subnet',
+    subnet({ subnet: '10.2.0.0/24', ipRange: '10.2.0.0/16' }),
+    'ERR_POOL_INVALID',
+    /larger than its subnet 10\.2\.0\.0\/24/,
+  ],
+  [
+    'one address, and a gateway',
+    subnet({ subnet: '10.2.0.1/32' }),
+    'ERR_POOL_INVALID',
+    /one address, which the gateway takes/,
+  ],
+  [
+    'gateway without subnet',
+    subnet({ gateway: '10.2.0.1' }),
+    'ERR_ADDRESS_OUT_OF_RANGE',
+    /the subnet that was chosen; give its subnet/,
+  ],
   ['ports given twice', end({ ports: ['8080:80', '8080:81'] }), 'ERR_INVALID_PORT', /8080.*twice/],
   [
     'network address',
@@ -516,7 +525,7 @@ describe('opening', () => {
   ])('%s', async (_, options, message) => {
     const kernel = new MockKernel()
     await expect(Controller.open({ kernel, ...options } as never)).rejects.toEqual(
-      refusal('ERR_INVALID_OPTION', message),
+      refusal(/base/.test(message.source) ? 'ERR_INVALID_CIDR' : 'ERR_INVALID_OPTION', message),
     )
     expect(kernel.openStacks()).toEqual([])
     expect(kernel.journal).toEqual([])

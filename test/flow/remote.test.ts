@@ -54,17 +54,21 @@ const endpoint: EndpointSpec = {
 }
 const joining = { sandboxId: 's', sandboxKey: '/run/ns/s', interfaceName: 'eth0', sandboxOptions: { x: 1 } }
 
-const limits = (waited: number[] = []) => ({
-  answerTime: 150,
+/** Milliseconds: for a plugin that is known not to answer, and for one that answers on a busy machine. */
+const SHORT = 150
+const LONG = 10_000
+
+const limits = (waited: number[] = [], answerTime = LONG) => ({
+  answerTime,
   size: 65536,
   wait: async (milliseconds: number) => void waited.push(milliseconds),
 })
 
-async function scripted(script: Record<string, Script> = {}) {
+async function scripted(script: Record<string, Script> = {}, answerTime = LONG) {
   const plugin = new ScriptedPlugin(script)
   const folder = directory()
   await plugin.listen(join(folder, 'far.sock'))
-  const plugins = new Plugins([folder], limits())
+  const plugins = new Plugins([folder], limits([], answerTime))
   return {
     plugin,
     folder,
@@ -191,9 +195,11 @@ describe('what is sent and understood', () => {
 })
 
 describe('plugins that misbehave', () => {
-  const bad: [string, Script, RegExp][] = [
+  const silent: [string, Script, RegExp][] = [
     ['hangs', () => {}, /no answer within 150 ms/],
     ['answers slowly without end', response => void response.write('{'), /no answer within 150 ms/],
+  ]
+  const bad: [string, Script, RegExp][] = [
     [
       'crashes before it answers',
       response => void response.socket?.destroy(),
@@ -222,27 +228,30 @@ describe('plugins that misbehave', () => {
     ['fails without one', response => void response.writeHead(503).end(), /HTTP status 503/],
     ['fails in prose', response => void response.writeHead(500).end('oh <b>dear</b>'), /oh <b>dear<\/b>/],
   ]
-  test.each(bad)('one that %s gets a clear error, in every call', async (_, script, message) => {
-    const { plugin, driver } = await scripted()
-    const remote = await driver()
-    const calls: [string, () => Promise<unknown>][] = [
-      ['CreateNetwork', () => remote.createNetwork(spec)],
-      ['DeleteNetwork', () => remote.deleteNetwork(network)],
-      ['CreateEndpoint', () => remote.createEndpoint(network, endpoint)],
-      ['DeleteEndpoint', () => remote.deleteEndpoint(network, endpoint)],
-      ['EndpointOperInfo', () => remote.info(network, endpoint)],
-      ['Join', () => remote.join(network, endpoint, joining)],
-      ['Leave', () => remote.leave(network, endpoint)],
-      ['ProgramExternalConnectivity', () => remote.externalConnectivity(network, endpoint, [4], {})],
-    ]
-    for (const [name] of calls) plugin.set(`NetworkDriver.${name}`, {})
-    await Promise.all(
-      calls.map(async ([name, call]) => {
-        plugin.set(`NetworkDriver.${name}`, script)
-        await expect(call()).rejects.toEqual(refusal('ERR_PLUGIN', message))
-      }),
-    )
-  })
+  test.each([...silent.map(row => [...row, SHORT] as const), ...bad.map(row => [...row, LONG] as const)])(
+    'one that %s gets a clear error, in every call',
+    async (_, script, message, answerTime) => {
+      const { plugin, driver } = await scripted({}, answerTime)
+      const remote = await driver()
+      const calls: [string, () => Promise<unknown>][] = [
+        ['CreateNetwork', () => remote.createNetwork(spec)],
+        ['DeleteNetwork', () => remote.deleteNetwork(network)],
+        ['CreateEndpoint', () => remote.createEndpoint(network, endpoint)],
+        ['DeleteEndpoint', () => remote.deleteEndpoint(network, endpoint)],
+        ['EndpointOperInfo', () => remote.info(network, endpoint)],
+        ['Join', () => remote.join(network, endpoint, joining)],
+        ['Leave', () => remote.leave(network, endpoint)],
+        ['ProgramExternalConnectivity', () => remote.externalConnectivity(network, endpoint, [4], {})],
+      ]
+      for (const [name] of calls) plugin.set(`NetworkDriver.${name}`, {})
+      await Promise.all(
+        calls.map(async ([name, call]) => {
+          plugin.set(`NetworkDriver.${name}`, script)
+          await expect(call()).rejects.toEqual(refusal('ERR_PLUGIN', message))
+        }),
+      )
+    },
+  )
 
   const lies: [string, string, object, string, RegExp][] = [
     [

@@ -427,7 +427,7 @@ describe('names', () => {
     expect(sandbox).toMatchObject({ hostname: 'anew', labels: { b: '2' } })
     expect(sandbox.resolveName('anew')).toEqual(['10.1.0.2'])
     await expect(sandbox.refresh({ hostname: '-bad' })).rejects.toEqual(
-      refusal('ERR_INVALID_OPTION', /hostname/),
+      refusal('ERR_INVALID_NAME', /hostname/),
     )
     await expect(sandbox.refresh({ mode: 'host' } as object)).rejects.toEqual(
       refusal('ERR_INVALID_OPTION', /mode is not an option/),

@@ -142,10 +142,10 @@ test('no gateway when the network driver needs none, unless the user names one',
   expect(again.ipv4).toEqual(ipv4)
 })
 
-test('a range wider than the subnet is the subnet', async () => {
+test('a range as wide as the subnet is the subnet', async () => {
   const { ipv4 } = await allocateNetwork(fresh(), {
     owner,
-    ipv4: [{ subnet: '10.1.0.0/24', ipRange: '10.1.0.0/16' }],
+    ipv4: [{ subnet: '10.1.0.0/24', ipRange: '10.1.0.0/24' }],
   })
   expect(ipv4[0]).toMatchObject({ subPool: '10.1.0.0/24', gateway: '10.1.0.1/24' })
 })
@@ -293,7 +293,7 @@ describe('whole or nothing', () => {
     ['subnets overlap', { ipv4: [{ subnet: '10.0.0.0/24' }, { subnet: '10.0.0.0/16' }] }, 'ERR_POOL_OVERLAP'],
     [
       'no address for the gateway',
-      { ipv4: [{ subnet: '10.0.0.0/32', auxAddresses: { a: '10.0.0.0' } }] },
+      { ipv4: [{ subnet: '10.0.0.0/31', auxAddresses: { a: '10.0.0.0', b: '10.0.0.1' } }] },
       'ERR_POOL_EXHAUSTED',
     ],
     ['unknown space', { space: 'nowhere', ipv4: [] }, 'ERR_ADDRESS_SPACE'],
