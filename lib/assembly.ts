@@ -15,6 +15,7 @@ import { Events } from './core/events'
 import { Reaper } from './core/reaper'
 import { schemas } from './core/schemas'
 import { openFiles } from './dns/files/files'
+import { followUpstreams } from './dns/files/upstreams'
 import { Warm } from './core/warm'
 import type { ResolverOptions, SandboxResolver } from './dns/contract'
 import { openHostListener, openNames, openResolver, resolveIp, resolveName } from './dns/resolver'
@@ -110,6 +111,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       openHostListener,
       openResolver: kernel.simulated ? openInertResolver : openResolver,
       openFiles,
+      followUpstreams,
       drivers: driversOf(settings, plugins, cluster),
       ipam,
       cluster,

@@ -199,12 +199,14 @@ export class Endpoint {
       atomically(async undo => {
         this.#mustLive()
         const before = this.#record.config.ports
+        undo.push('names as before', () => this.sandbox?.renewNames(this))
         undo.push('old ports', () => {
           this.#record.config.ports = before
         })
         this.#record.config.ports = wanted
         const { sandbox } = this
         if (sandbox) await sandbox.republish(this, undo)
+        sandbox?.renewNames(this)
         undo.push('old record', () => this.save())
         await this.save()
         if (sandbox && this.network.implementation.spanning)
@@ -219,11 +221,13 @@ export class Endpoint {
   async publishLocked(ports: EndpointRecord['config']['ports']): Promise<void> {
     await atomically(async undo => {
       const before = this.#record.config.ports
+      undo.push('names as before', () => this.sandbox?.renewNames(this))
       undo.push('old ports', () => {
         this.#record.config.ports = before
       })
       this.#record.config.ports = ports
       if (this.sandbox) await this.sandbox.republish(this, undo)
+      this.sandbox?.renewNames(this)
       await this.save()
     })
   }

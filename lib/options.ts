@@ -224,7 +224,8 @@ export const SandboxOptions = z.strictObject({
   domainname: dnsName().optional(),
   dns: z
     .strictObject({
-      servers: z.array(ip()).default([]),
+      /** `[DOMAIN=]ADDRESS[#PORT]`, asked from the sandbox; those with a domain beside the others (split DNS). */
+      servers: z.array(upstream()).default([]),
       search: z
         .array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."'))
         .default([]),

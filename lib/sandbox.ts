@@ -246,6 +246,11 @@ export class Sandbox {
     return this.#names.resolveIp(address)
   }
 
+  /** @internal The endpoint's ports are others now: SRV records follow. */
+  renewNames(endpoint: Endpoint): void {
+    this.#names.renew(endpoint)
+  }
+
   /** @internal A network changed how it resolves. */
   async refreshResolver(): Promise<void> {
     if (!this.#in.gone) await this.#names.refresh()
@@ -634,7 +639,7 @@ export class Sandbox {
     }
     await this.#names.resolver?.close({ keepRules: owns })
     this.#names.resolver = undefined
-    this.#names.files?.close()
+    this.#names.closeFiles()
     this.#names.files?.remove()
     if (this.#names.files) rmSync(this.#names.directory, { recursive: true, force: true })
     if (owns && this.#in.stack) {
@@ -653,7 +658,7 @@ export class Sandbox {
   async release(): Promise<void> {
     await this.#names.resolver?.close({ keepRules: true })
     this.#names.resolver = undefined
-    this.#names.files?.close()
+    this.#names.closeFiles()
     if (this.mode !== 'host' && !this.mode.startsWith('container:')) this.#in.stack?.close()
     this.#in.stack = undefined
     this.#in.gone = true

@@ -9,7 +9,7 @@ import type {
   ResolverOptions,
   SandboxResolver,
 } from '../dns/contract'
-import type { OpenFiles } from '../dns/files/contract'
+import type { FollowUpstreams, OpenFiles } from '../dns/files/contract'
 import type { Driver } from '../driver/contract'
 import type { Registry } from '../driver/registry'
 import type { Firewall } from '../firewall/contract'
@@ -44,6 +44,7 @@ export interface Context {
   readonly openHostListener: (options: HostListenerOptions) => Promise<HostListener>
   readonly openResolver: (options: ResolverOptions) => Promise<SandboxResolver>
   readonly openFiles: OpenFiles
+  readonly followUpstreams: FollowUpstreams
   readonly events: Events
   readonly locks: Locks
   readonly reaper: Reaper

@@ -1,6 +1,7 @@
-import type { CustomRecord, NameRecord } from '../dns/contract'
+import type { CustomRecord, NamedPort, NameRecord } from '../dns/contract'
 import type { NetworkOptions } from '../options'
 import type { HostsEntry } from '../dns/files/contract'
+import type { PortBinding } from '../ports/contract'
 import { addressOf } from '../base/cidr'
 
 type ConfiguredRecord = NetworkOptions['dns']['records'][number]
@@ -58,6 +59,34 @@ export function nameRecord(
     ipv4: endpoint.ipv4 && addressOf(endpoint.ipv4),
     ipv6: endpoint.ipv6 && addressOf(endpoint.ipv6),
   }
+}
+
+/** Registered names of the ports that containers serve most (IANA's registry of service names). */
+const SERVICES: Record<number, string> = {
+  22: 'ssh',
+  25: 'smtp',
+  53: 'domain',
+  80: 'http',
+  143: 'imap',
+  389: 'ldap',
+  443: 'https',
+  1883: 'mqtt',
+  3306: 'mysql',
+  5432: 'postgresql',
+  5672: 'amqp',
+  6379: 'redis',
+}
+
+/** Ports as SRV knows them: `_8080._tcp.web`, and `_http._tcp.web` where the port has a name. Each once. */
+export function namedPorts(
+  ports: Pick<PortBinding, 'containerPort' | 'containerPortEnd' | 'protocol'>[],
+): NamedPort[] {
+  const found = new Map<string, NamedPort>()
+  for (const { containerPort, containerPortEnd = containerPort, protocol } of ports)
+    for (let port = containerPort; port <= containerPortEnd; port++)
+      for (const name of [String(port), SERVICES[port]])
+        if (name !== undefined) found.set(`${name}/${protocol}`, { name, protocol, port })
+  return [...found.values()]
 }
 
 /** The container's own lines in its /etc/hosts: `IP  fqdn hostname` for each address. */

@@ -1,9 +1,12 @@
 /** What a sandbox holds: interfaces and their names, the way out, routes, IPv6, names; and the modes that it can have. */
-import type { Controller, Network } from 'libcnm'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Controller, Network, Sandbox } from 'libcnm'
 import { MockDriver } from 'libcnm/testing'
 import {
   addressesOn,
   defaults,
+  directory,
   fresh,
   inside,
   joined,
@@ -432,5 +435,34 @@ describe('names', () => {
     await expect(sandbox.refresh({ mode: 'host' } as object)).rejects.toEqual(
       refusal('ERR_INVALID_OPTION', /mode is not an option/),
     )
+  })
+})
+
+describe('whom the resolver asks on', () => {
+  const asked = (sandbox: Sandbox) =>
+    sandbox.resolver?.statistics().upstreams.map(({ from, address, port }) => `${from} ${address}#${port}`)
+
+  test.each([
+    ['the host, without files too', [], ['host 192.0.2.1#53']],
+    ['its own instead of the host', ['192.0.2.53#5353'], ['sandbox 192.0.2.53#5353']],
+    [
+      'its own for one domain beside the host',
+      ['corp.example=192.0.2.53'],
+      ['sandbox 192.0.2.53#53', 'host 192.0.2.1#53'],
+    ],
+  ])('%s', async (_, servers, expected) => {
+    const resolvConf = join(directory(), 'resolv.conf')
+    writeFileSync(resolvConf, 'nameserver 192.0.2.1\n')
+    const { controller } = await fresh({ resolvConf })
+    const sandbox = await controller.createSandbox({ containerId: 'c1', files: false, dns: { servers } })
+    await joined(await networkOf(controller, 'web', 1), sandbox)
+    expect(asked(sandbox)).toEqual(expected)
+  })
+
+  test('a server that is no address is refused', async () => {
+    const { controller } = await fresh()
+    await expect(
+      controller.createSandbox({ containerId: 'c1', files: false, dns: { servers: ['corp=nowhere'] } }),
+    ).rejects.toEqual(refusal('ERR_INVALID_OPTION', /must be an IP address/))
   })
 })

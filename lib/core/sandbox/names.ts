@@ -1,13 +1,14 @@
 import { join as joinPath } from 'node:path'
 import type { Undo } from '../../base/undo'
 import type { SandboxResolver, SandboxView } from '../../dns/contract'
-import type { SandboxFiles } from '../../dns/files/contract'
+import type { FollowedUpstreams, SandboxFiles } from '../../dns/files/contract'
 import { linkEnvironment, linkHosts } from '../../dns/files/links'
 import type { Endpoint } from '../../endpoint'
 import type { Stack } from '../../kernel/kernel'
 import { exposedPorts } from '../../ports/spec'
 import type { Sandbox, SandboxHooks } from '../../sandbox'
-import { dnsNames, hostsEntries, nameRecord } from '../names'
+import type { SandboxOptions } from '../../options'
+import { dnsNames, hostsEntries, namedPorts, nameRecord } from '../names'
 import type { Interior } from './interior'
 import type { WayOut } from './way-out'
 
@@ -18,6 +19,7 @@ export class SandboxNames {
   readonly #hooks: SandboxHooks
   files: SandboxFiles | undefined
   resolver: SandboxResolver | undefined
+  #upstreams: FollowedUpstreams | undefined
 
   constructor(interior: Interior, wayOut: WayOut, hooks: SandboxHooks) {
     this.#in = interior
@@ -28,12 +30,8 @@ export class SandboxNames {
   async announce(endpoint: Endpoint, undo: Undo): Promise<void> {
     const { names } = this.#in.context
     const named = { ...identity(endpoint), aliases: endpoint.record.config.aliases }
-    if (!endpoint.record.config.disableResolution) {
-      undo.push('forget the names', () => names.removeEndpoint(endpoint.network.id, endpoint.id))
-      names.setEndpoint(
-        nameRecord(named, endpoint.network, dnsNames(named, this.#in.containerId, this.#in.hostname)),
-      )
-    }
+    undo.push('forget the names', () => names.removeEndpoint(endpoint.network.id, endpoint.id))
+    this.register(endpoint)
     undo.push('files as before', () => this.forgetEntries(endpoint))
     this.files?.setEntries(
       endpoint.id,
@@ -110,9 +108,19 @@ export class SandboxNames {
     this.files?.write(resolver, this.#in.context.hasIpv6) // ::1 is there on every loopback
   }
 
-  view(): SandboxView {
+  /** The sandbox's own DNS settings, else the controller's. */
+  get #dns(): SandboxOptions['dns'] {
     const { dns } = this.#in.record.config
-    const upstreams = this.files?.upstreams()
+    const { settings } = this.#in.context
+    return {
+      servers: dns.servers.length ? dns.servers : settings.dns.servers,
+      search: dns.search.length ? dns.search : settings.dns.search,
+      options: dns.options.length ? dns.options : settings.dns.options,
+    }
+  }
+
+  view(): SandboxView {
+    const resolved = this.#upstreams?.resolvedBy(this.#dns)
     const links = Object.assign(
       {},
       ...[...this.#in.endpoints.values()].map(endpoint => endpoint.record.config.links),
@@ -121,9 +129,9 @@ export class SandboxNames {
       sandboxId: this.#in.id,
       networks: this.#wayOut.ranked().map(({ network }) => network.id),
       links,
-      upstreams: upstreams?.servers ?? dns.servers.map(address => ({ address, from: 'sandbox' as const })),
-      searchDomains: upstreams?.search ?? dns.search,
-      ndotsFromUser: upstreams?.ndotsFromUser ?? dns.options.some(option => option.startsWith('ndots:')),
+      upstreams: resolved?.upstreams ?? [],
+      searchDomains: resolved?.search ?? [],
+      ndotsFromUser: resolved?.ndotsFromUser ?? false,
       external: this.#in.elected[4] !== undefined || this.#in.elected[6] !== undefined,
     }
   }
@@ -131,7 +139,7 @@ export class SandboxNames {
   /** Files and, where wanted, the resolver; for a sandbox that is made or restored. */
   async openNames(): Promise<void> {
     const { config } = this.#in.record
-    const { settings, openFiles } = this.#in.context
+    const { settings, openFiles, followUpstreams } = this.#in.context
     const gateway = this.#hooks.hostGateway()
     if (config.files && !this.#in.mode.startsWith('container:'))
       this.files = openFiles({
@@ -139,15 +147,12 @@ export class SandboxNames {
         hostname: this.#in.hostname,
         domainname: config.domainname,
         extraHosts: config.extraHosts,
-        dns: {
-          servers: config.dns.servers.length ? config.dns.servers : settings.dns.servers,
-          search: config.dns.search.length ? config.dns.search : settings.dns.search,
-          options: config.dns.options.length ? config.dns.options : settings.dns.options,
-        },
+        dns: this.#dns,
         resolvConf: settings.resolvConf,
         hostGateway: gateway,
-        changed: () => this.resolver?.update(this.view()),
       })
+    // After the files, so that they are written when the resolver hears of it; and without files too.
+    this.#upstreams = followUpstreams(settings.resolvConf, () => this.resolver?.update(this.view()))
     for (const endpoint of this.#in.endpoints.values())
       this.files?.setEntries(
         endpoint.id,
@@ -170,12 +175,25 @@ export class SandboxNames {
     return this.#hooks.resolveIp(this.view(), address)
   }
 
-  /** What its network answers for an endpoint. */
+  /** What its network answers for an endpoint, unless it shall not be resolved. */
   register(endpoint: Endpoint): void {
-    if (endpoint.record.config.disableResolution) return
-    const named = { ...identity(endpoint), aliases: endpoint.record.config.aliases }
+    const { aliases, disableResolution, exposed, ports } = endpoint.record.config
+    if (disableResolution) return
+    const named = { ...identity(endpoint), aliases }
     const { containerId, hostname, context } = this.#in
-    context.names.setEndpoint(nameRecord(named, endpoint.network, dnsNames(named, containerId, hostname)))
+    const record = nameRecord(named, endpoint.network, dnsNames(named, containerId, hostname))
+    context.names.setEndpoint({ ...record, ports: namedPorts([...exposedPorts(exposed), ...ports]) })
+  }
+
+  /** The endpoint's ports are others now: SRV records follow. */
+  renew(endpoint: Endpoint): void {
+    if (endpoint.record.join?.attachment) this.register(endpoint)
+  }
+
+  closeFiles(): void {
+    this.#upstreams?.close()
+    this.#upstreams = undefined
+    this.files?.close()
   }
 
   async reopen(): Promise<void> {
@@ -184,10 +202,9 @@ export class SandboxNames {
       await this.resolver.close({ keepRules: true })
       this.resolver = undefined
     }
-    this.files?.close()
+    this.closeFiles()
     this.files = undefined
-    for (const endpoint of this.#in.endpoints.values())
-      if (endpoint.record.join?.attachment) this.register(endpoint)
+    for (const endpoint of this.#in.endpoints.values()) this.renew(endpoint)
     await this.openNames()
   }
 }

@@ -1,5 +1,6 @@
 /** The files that a runtime mounts over /etc/hosts, /etc/resolv.conf and /etc/hostname. */
 import type { Logger } from '../../base/log'
+import type { Upstream } from '../contract'
 
 export interface FilePaths {
   hosts: string
@@ -41,6 +42,16 @@ export interface FileUpstreams {
   ndotsFromUser: boolean
 }
 
+/** Whom a sandbox's resolver asks on. */
+export interface FollowedUpstreams {
+  /** `dns`: the sandbox's settings, servers as `[DOMAIN=]ADDRESS[#PORT]`. */
+  resolvedBy(dns: FilesRequest['dns']): { upstreams: Upstream[]; search: string[]; ndotsFromUser: boolean }
+  close(): void
+}
+
+/** `changed`: the host's name servers are others now. */
+export type FollowUpstreams = (resolvConf: string, changed: () => void) => FollowedUpstreams
+
 export interface FilesRequest {
   /** Made when it is not there. */
   directory: string
@@ -48,6 +59,7 @@ export interface FilesRequest {
   domainname?: string
   /** `name:address` or `name=address`; the address may stand in brackets, or be `host-gateway`. */
   extraHosts: string[]
+  /** Of the servers, those with a domain or a port are for our resolver only: resolv.conf cannot name them. */
   dns: { servers: string[]; search: string[]; options: string[] }
   /** File that the host's name servers are read from, and followed. */
   resolvConf: string

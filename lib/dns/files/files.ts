@@ -21,6 +21,7 @@ import {
   parseResolvConf,
   upstreamsOf,
 } from './resolvconf'
+import { forResolvConf } from './upstreams'
 import { digest, readText, removeFile, writeInPlace } from './writer'
 
 /**
@@ -34,7 +35,8 @@ interface Written {
 
 export const openFiles: OpenFiles = request => {
   try {
-    return new Files(request)
+    const { dns } = request
+    return new Files({ ...request, dns: { ...dns, servers: forResolvConf(dns.servers) } })
   } catch (cause) {
     if (isCnmError(cause)) throw cause
     throw filesError(request.directory, cause)

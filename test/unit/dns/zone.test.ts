@@ -1,3 +1,4 @@
+import { namedPorts } from '../../../lib/core/names'
 import type { NameRecord } from '../../../lib/dns/contract'
 import { resolveIp, resolveName } from '../../../lib/dns/resolver'
 import { Zones } from '../../../lib/dns/zone'
@@ -302,4 +303,21 @@ test('resolveName and resolveIp answer as the resolver would', () => {
   expect(resolveName(zones, view(), 'no good', 4)).toEqual([])
   expect(resolveIp(zones, view(), 'fd00::1')).toEqual(['web.shop'])
   expect(resolveIp(zones, view({ networks: [] }), 'fd00::1')).toEqual([])
+})
+
+test('the ports of an endpoint are found by number, and by name where they have one', async () => {
+  const { zones, lookup } = responder()
+  const ports = namedPorts([
+    { containerPort: 80, protocol: 'tcp' },
+    { containerPort: 80, protocol: 'tcp' },
+    { containerPort: 8000, containerPortEnd: 8001, protocol: 'udp' },
+  ])
+  expect(ports).toHaveLength(4)
+  zones.setEndpoint(endpoint('e1', ['web'], { ports }))
+  const found = async (name: string) =>
+    (await lookup(name, 'SRV')).answers.map(each => (each.type === 'SRV' ? each.data.port : each.type))
+  expect(await found('_80._tcp.web')).toEqual([80])
+  expect(await found('_http._tcp.web')).toEqual([80])
+  expect(await found('_8001._udp.web')).toEqual([8001])
+  expect(await found('_8001._tcp.web')).toEqual([])
 })
