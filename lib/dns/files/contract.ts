@@ -29,8 +29,6 @@ export interface SandboxFiles {
   setLinks(entries: HostsEntry[]): void
   /** Writes what has changed, in place. `ipv6`: the sandbox has IPv6, so lines for `::1` make sense. */
   write(resolver: ResolverKind, ipv6: boolean): void
-  /** What the embedded resolver asks: servers that resolv.conf would have named. */
-  upstreams(): FileUpstreams
   /** Removes the files. */
   remove(): void
   close(): void
@@ -67,8 +65,6 @@ export interface FilesRequest {
   hostsFile?: string
   /** What `host-gateway` stands for. */
   hostGateway?: string | string[]
-  /** The host's name servers are others now: {@link SandboxFiles.upstreams} says which. The files are up to date already. */
-  changed?: () => void
   log?: Logger
 }
 

@@ -2,25 +2,10 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CnmError, isCnmError } from '../../base/errors'
 import { SILENT } from '../../base/log'
-import type {
-  FilePaths,
-  FilesRequest,
-  FileUpstreams,
-  HostsEntry,
-  OpenFiles,
-  ResolverKind,
-  SandboxFiles,
-} from './contract'
+import type { FilePaths, FilesRequest, HostsEntry, OpenFiles, ResolverKind, SandboxFiles } from './contract'
 import { type HostResolvConf, hostResolvConf } from './follow'
 import { hostsLines, mergeHosts, parseExtraHost } from './hosts'
-import {
-  forEmbedded,
-  forLegacy,
-  formatResolvConf,
-  override,
-  parseResolvConf,
-  upstreamsOf,
-} from './resolvconf'
+import { forEmbedded, forLegacy, formatResolvConf, override, parseResolvConf } from './resolvconf'
 import { forResolvConf } from './upstreams'
 import { digest, readText, removeFile, writeInPlace } from './writer'
 
@@ -100,10 +85,6 @@ class Files implements SandboxFiles {
     }
   }
 
-  upstreams(): FileUpstreams {
-    return upstreamsOf(parseResolvConf(this.#host.text), this.request.dns)
-  }
-
   remove(): void {
     for (const path of [...Object.values(this.paths), this.#state]) removeFile(path)
   }
@@ -178,13 +159,12 @@ class Files implements SandboxFiles {
   }
 
   #hostChanged(): void {
-    const { log = SILENT, changed } = this.request
+    const { log = SILENT } = this.request
     try {
       if (this.#last) this.write(this.#last.resolver, this.#last.ipv6)
     } catch (error) {
       log.warn('the resolv.conf of a sandbox could not follow that of the host', { error })
     }
-    changed?.()
   }
 }
 

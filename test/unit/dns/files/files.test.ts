@@ -16,6 +16,7 @@ import { openFiles } from '../../../../lib/dns/files/files'
 import { hostResolvConf } from '../../../../lib/dns/files/follow'
 import { linkEnvironment, linkHosts } from '../../../../lib/dns/files/links'
 import { parseResolvConf } from '../../../../lib/dns/files/resolvconf'
+import { followUpstreams } from '../../../../lib/dns/files/upstreams'
 
 let root: string
 const opened: SandboxFiles[] = []
@@ -255,24 +256,30 @@ describe('resolv.conf', () => {
   })
 
   test('tells whom the embedded resolver asks', () => {
-    expect(open({}, `nameserver 127.0.0.11\n${HOST}`).upstreams()).toEqual({
-      servers: [
-        { address: '127.0.0.53', from: 'host' },
-        { address: '192.0.2.53', from: 'host' },
-      ],
+    const path = join(root, 'host-resolv.conf')
+    writeFileSync(path, `nameserver 127.0.0.11\n${HOST}`)
+    const followed = followUpstreams(path, () => undefined)
+    const none = { servers: [], search: [], options: [] }
+    const ofHost = [
+      { address: '127.0.0.53', from: 'host' },
+      { address: '192.0.2.53', from: 'host' },
+    ]
+    expect(followed.resolvedBy(none)).toEqual({
+      upstreams: ofHost,
       search: ['corp.example'],
       ndotsFromUser: false,
     })
-    expect(
-      open({
-        ...dns({ servers: ['10.0.0.53'], options: ['ndots:1'] }),
-        directory: join(root, 'b'),
-      }).upstreams(),
-    ).toEqual({
-      servers: [{ address: '10.0.0.53', from: 'sandbox' }],
+    expect(followed.resolvedBy({ ...none, servers: ['10.0.0.53'], options: ['ndots:1'] })).toEqual({
+      upstreams: [{ address: '10.0.0.53', from: 'sandbox' }],
       search: ['corp.example'],
       ndotsFromUser: true,
     })
+    const split = followed.resolvedBy({ ...none, servers: ['corp.test=10.0.0.53#5353'] }).upstreams
+    expect(split).toEqual([
+      { address: '10.0.0.53', port: 5353, domains: ['corp.test'], from: 'sandbox' },
+      ...ofHost,
+    ])
+    followed.close()
   })
 
   test('addresses may carry a zone; what is no address is left out', () =>
@@ -284,10 +291,12 @@ describe('resolv.conf', () => {
 describe('the host’s resolv.conf', () => {
   test('is followed when it is written and when it is replaced', async () => {
     let changes = 0
-    const files = open({ changed: () => changes++ })
+    const files = open()
     files.write('embedded', true)
     const path = join(root, 'host-resolv.conf')
-    const servers = () => files.upstreams().servers.map(({ address }) => address)
+    const followed = followUpstreams(path, () => changes++)
+    const none = { servers: [], search: [], options: [] }
+    const servers = () => followed.resolvedBy(none).upstreams.map(({ address }) => address)
     writeFileSync(path, 'nameserver 192.0.2.99\noptions rotate\n')
     await until(() => servers().join() === '192.0.2.99')
     await until(() => read(files, 'resolvConf') === 'nameserver 127.0.0.11\noptions rotate ndots:0\n')
@@ -299,6 +308,7 @@ describe('the host’s resolv.conf', () => {
     rmSync(path)
     await until(() => servers().length === 0)
     expect(changes).toBeGreaterThanOrEqual(4)
+    followed.close()
   })
 
   test('is followed through a link, and when the link is turned elsewhere', async () => {
