@@ -156,6 +156,7 @@ async function openInertResolver(options: ResolverOptions): Promise<SandboxResol
       refused: 0,
       malformed: 0,
       truncated: 0,
+      unsent: 0,
       inFlight: 0,
       cacheEntries: 0,
       upstreams: options.view.upstreams.map(({ address, port = 53, from }) => ({

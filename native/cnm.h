@@ -32,6 +32,7 @@ struct cnm_failure {
 struct cnm_env {
   struct cnm_poller *poller; /* NULL until the first subscription */
   struct cnm_maker *maker;   /* NULL until the first namespace is made */
+  napi_ref datagrams;        /* ArrayBuffer that batches of datagrams lie in; NULL until the first socket */
 };
 
 struct cnm_env *cnm_env(napi_env env);
@@ -53,6 +54,8 @@ napi_value cnm_undefined(napi_env env);
 napi_value cnm_error(napi_env env, struct cnm_failure failure);
 /* Throws it; returns NULL, for `return cnm_throw(...)`. */
 napi_value cnm_throw(napi_env env, int number, const char *syscall);
+/* What a listener threw becomes an uncaughtException; by itself, Node would only warn of it. */
+void cnm_report_exception(napi_env env);
 
 /* ---- netns.c */
 
@@ -89,9 +92,10 @@ void cnm_register_socket(napi_env env, napi_value exports);
 struct cnm_failure cnm_loopback_up(int route);
 void cnm_register_netlink(napi_env env, napi_value exports);
 
-/* ---- create.c, subscribe.c, sysctl.c */
+/* ---- create.c, datagrams.c, subscribe.c, sysctl.c */
 
 void cnm_register_create(napi_env env, napi_value exports);
+void cnm_register_datagrams(napi_env env, napi_value exports);
 void cnm_register_subscribe(napi_env env, napi_value exports);
 void cnm_register_sysctl(napi_env env, napi_value exports);
 

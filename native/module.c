@@ -73,5 +73,6 @@ __attribute__((visibility("default"))) NAPI_MODULE_INIT() {
   cnm_register_netlink(env, exports);
   cnm_register_subscribe(env, exports);
   cnm_register_sysctl(env, exports);
+  cnm_register_datagrams(env, exports);
   return exports;
 }

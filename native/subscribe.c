@@ -211,15 +211,6 @@ static void next_turn(struct cnm_poller *poller, uint64_t id) {
   pthread_mutex_unlock(&poller->mutex);
 }
 
-/* What a listener throws becomes an uncaughtException; by itself, Node would only warn of it. */
-static void report_exception(napi_env env) {
-  napi_value exception;
-  bool pending = false;
-  if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
-      napi_get_and_clear_last_exception(env, &exception) == napi_ok)
-    napi_fatal_exception(env, exception);
-}
-
 /* Called with env NULL when the environment is ending. */
 static void deliver(napi_env env, napi_value callback, void *context, void *data) {
   struct cnm_poller *poller = context;
@@ -246,7 +237,7 @@ static void deliver(napi_env env, napi_value callback, void *context, void *data
   free(chunk);
   if (argument != NULL && napi_get_reference_value(env, subscription->listener, &listener) == napi_ok && listener != NULL &&
       napi_call_function(env, cnm_undefined(env), listener, 1, &argument, &result) != napi_ok)
-    report_exception(env);
+    cnm_report_exception(env);
   next_turn(poller, id);
 }
 

@@ -134,3 +134,11 @@ napi_value cnm_throw(napi_env env, int number, const char *syscall) {
   if (error != NULL) napi_throw(env, error);
   return NULL;
 }
+
+void cnm_report_exception(napi_env env) {
+  napi_value exception;
+  bool pending = false;
+  if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
+      napi_get_and_clear_last_exception(env, &exception) == napi_ok)
+    napi_fatal_exception(env, exception);
+}

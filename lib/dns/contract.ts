@@ -152,6 +152,8 @@ export interface ResolverStatistics {
   /** Packets that were no proper question: dropped or FORMERR. */
   malformed: number
   truncated: number
+  /** Answers by UDP that the kernel did not take: no room, no way. */
+  unsent: number
   inFlight: number
   cacheEntries: number
   upstreams: UpstreamStatistics[]

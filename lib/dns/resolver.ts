@@ -21,6 +21,7 @@ import { noRedirectBatch, redirectBatch, replaceRedirectBatch } from './redirect
 import { Responder } from './responder'
 import { DnsServer } from './server'
 import { SocketTransport } from './transport'
+import { serveUdp, type UdpServer } from './udp'
 import { RCODE } from './wire'
 import { Zones } from './zone'
 
@@ -54,7 +55,7 @@ export async function openResolver(options: ResolverOptions): Promise<SandboxRes
       responder.view = next
     },
     answers: () => resolverAnswers(stack),
-    statistics: () => responder.statistics(),
+    statistics: () => ({ ...responder.statistics(), unsent: server.udp.lost() }),
     async close({ keepRules = false } = {}) {
       if (closed) return
       closed = true
@@ -100,7 +101,7 @@ export async function openHostListener(options: HostListenerOptions): Promise<Ho
   return {
     address,
     port: server.udpPort,
-    statistics: () => responder.statistics(),
+    statistics: () => ({ ...responder.statistics(), unsent: server.udp.lost() }),
     async close() {
       forwarder.close()
       transport.close()
@@ -143,14 +144,17 @@ async function listen(
   log: Logger,
 ): Promise<DnsServer> {
   const udp = stack.openSocket({ type: 'udp', address, port })
-  let tcp: number
+  let tcp = -1
+  let server: UdpServer
   try {
     tcp = stack.openSocket({ type: 'tcp', address, port, listen: BACKLOG, reuseAddress: port !== 0 })
+    server = await serveUdp(stack, udp, familyOf(address), responder, log)
   } catch (error) {
     stack.closeFd(udp)
+    if (tcp >= 0) stack.closeFd(tcp)
     throw error
   }
-  return DnsServer.open(responder, { udp, tcp }, familyOf(address), log)
+  return DnsServer.open(responder, server, tcp, log)
 }
 
 async function named<T>(what: string, details: object, body: () => Promise<T>): Promise<T> {

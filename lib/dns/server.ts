@@ -1,9 +1,8 @@
-import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram'
 import { createServer, type Server as TcpServer, type Socket as TcpSocket } from 'node:net'
 import type { Logger } from '../base/log'
 import { Frames, frame } from './frames'
 import type { Responder } from './responder'
-import { literal } from './transport'
+import type { UdpServer } from './udp'
 
 /** What TCP clients may take (counts, bytes, milliseconds). */
 const TCP = {
@@ -19,36 +18,38 @@ const TCP = {
   unread: 256 * 1024,
 }
 
-/** Hears questions on one UDP and one TCP socket and lets a {@link Responder} answer. Neither keeps the process alive. */
+/**
+ * Hears questions on one UDP and one TCP socket and lets a {@link Responder} answer. Neither keeps the process alive. Owns
+ * what it was given.
+ */
 export class DnsServer {
-  readonly #udp: UdpSocket
   readonly #tcp: TcpServer
   readonly #clients = new Set<Client>()
   #closed = false
 
   private constructor(
     readonly responder: Responder,
-    family: 4 | 6,
+    readonly udp: UdpServer,
     readonly log: Logger,
   ) {
-    this.#udp = createSocket({ type: family === 4 ? 'udp4' : 'udp6', lookup: literal })
     this.#tcp = createServer({ noDelay: true, allowHalfOpen: true }, socket => this.#accept(socket))
   }
 
-  /** Takes over both descriptors: they are closed with the server, also when this fails. */
-  static async open(
-    responder: Responder,
-    fds: { udp: number; tcp: number },
-    family: 4 | 6,
-    log: Logger,
-  ): Promise<DnsServer> {
-    const server = new DnsServer(responder, family, log)
-    await server.#listen(fds)
+  /** Takes over the TCP socket `fd` and the UDP server: they are closed with the server, also when this fails. */
+  static async open(responder: Responder, udp: UdpServer, fd: number, log: Logger): Promise<DnsServer> {
+    const server = new DnsServer(responder, udp, log)
+    try {
+      await server.#listen(fd)
+    } catch (error) {
+      server.#tcp.close()
+      await udp.close()
+      throw error
+    }
     return server
   }
 
   get udpPort(): number {
-    return this.#udp.address().port
+    return this.udp.port
   }
 
   get tcpPort(): number {
@@ -59,48 +60,17 @@ export class DnsServer {
     if (this.#closed) return
     this.#closed = true
     for (const client of this.#clients) client.destroy()
-    await Promise.all([
-      new Promise<void>(resolve => this.#udp.close(() => resolve())),
-      new Promise<void>(resolve => this.#tcp.close(() => resolve())),
-    ])
+    await Promise.all([this.udp.close(), new Promise<void>(resolve => this.#tcp.close(() => resolve()))])
   }
 
-  async #listen(fds: { udp: number; tcp: number }): Promise<void> {
-    const udp = this.#udp
+  async #listen(fd: number): Promise<void> {
     const tcp = this.#tcp
-    udp.on('message', (message, from) => this.#hear(message, from))
-    try {
-      await new Promise<void>((resolve, reject) => {
-        udp.once('error', reject)
-        udp.bind({ fd: fds.udp, exclusive: true }, resolve)
-      })
-      await new Promise<void>((resolve, reject) => {
-        tcp.once('error', reject)
-        tcp.listen({ fd: fds.tcp, exclusive: true }, resolve)
-      })
-    } catch (error) {
-      udp.close()
-      tcp.close()
-      throw error
-    }
-    udp.removeAllListeners('error').on('error', error => this.log.warn('DNS over UDP', { error }))
+    await new Promise<void>((resolve, reject) => {
+      tcp.once('error', reject)
+      tcp.listen({ fd, exclusive: true }, resolve)
+    })
     tcp.removeAllListeners('error').on('error', error => this.log.warn('DNS over TCP', { error }))
-    udp.unref()
     tcp.unref()
-  }
-
-  #hear(message: Buffer, from: RemoteInfo): void {
-    try {
-      const answer = this.responder.quick(message, false)
-      if (answer) this.#udp.send(answer, 0, answer.length, from.port, from.address)
-      else if (answer === null)
-        this.responder.slow(message, false, late => {
-          if (!this.#closed) this.#udp.send(late, 0, late.length, from.port, from.address, ignore)
-        })
-    } catch (error) {
-      // One question must not take the others down.
-      this.log.error('a DNS question could not be answered', { error })
-    }
   }
 
   #accept(socket: TcpSocket): void {
@@ -206,5 +176,3 @@ class Client {
     return timer
   }
 }
-
-const ignore = (): void => {}

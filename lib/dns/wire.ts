@@ -71,16 +71,21 @@ export const DROP = -1
 
 /**
  * Reads header, question and OPT record. Returns NOERROR, {@link DROP}, or the code to answer with
- * (`question.end` is then the header's end if the question itself could not be read).
+ * (`question.end` is then the header's end if the question itself could not be read). `base`, `length`: where the message
+ * lies; offsets in `question` count from there.
  */
-export function readQuestion(message: Buffer, question: Question): number {
-  const length = message.length
+export function readQuestion(
+  message: Uint8Array,
+  question: Question,
+  base = 0,
+  length = message.length - base,
+): number {
   if (length < HEADER) return DROP
-  const flags = message[2]!
+  const flags = message[base + 2]!
   if (flags & 0x80) return DROP // an answer
-  question.id = (message[0]! << 8) | message[1]!
+  question.id = (message[base]! << 8) | message[base + 1]!
   question.recursionDesired = (flags & 1) !== 0
-  question.checkingDisabled = (message[3]! & 0x10) !== 0
+  question.checkingDisabled = (message[base + 3]! & 0x10) !== 0
   question.end = HEADER
   question.type = 0
   question.edns = false
@@ -88,31 +93,37 @@ export function readQuestion(message: Buffer, question: Question): number {
   question.udpSize = PLAIN_UDP
   if (flags & 0x78) return RCODE.NOTIMP // opcode
   // QDCOUNT must be 1, ANCOUNT and NSCOUNT 0
-  if (message[4] !== 0 || message[5] !== 1 || message[6]! | message[7]! | message[8]! | message[9]!)
+  if (
+    message[base + 4] !== 0 ||
+    message[base + 5] !== 1 ||
+    message[base + 6]! | message[base + 7]! | message[base + 8]! | message[base + 9]!
+  )
     return RCODE.FORMERR
 
-  let at = HEADER
+  const stop = base + length
+  const first = base + HEADER
+  let at = first
   for (;;) {
-    if (at >= length) return RCODE.FORMERR
+    if (at >= stop) return RCODE.FORMERR
     const label = message[at]!
     if (label === 0) break
     if (label > 63) return RCODE.FORMERR // a pointer or a reserved kind
     at += label + 1
-    if (at - HEADER >= MAX_NAME) return RCODE.FORMERR
+    if (at - first >= MAX_NAME) return RCODE.FORMERR
   }
   at += 5
-  if (at > length) return RCODE.FORMERR
-  question.end = at
+  if (at > stop) return RCODE.FORMERR
+  question.end = at - base
   question.type = (message[at - 4]! << 8) | message[at - 3]!
   const klass = (message[at - 2]! << 8) | message[at - 1]!
 
-  let extra = (message[10]! << 8) | message[11]!
+  let extra = (message[base + 10]! << 8) | message[base + 11]!
   while (extra-- > 0) {
     const start = at
-    at = skipName(message, at)
-    if (at < 0 || at + 10 > length) return RCODE.FORMERR
+    at = skipName(message, at, stop)
+    if (at < 0 || at + 10 > stop) return RCODE.FORMERR
     const next = at + 10 + ((message[at + 8]! << 8) | message[at + 9]!)
-    if (next > length) return RCODE.FORMERR
+    if (next > stop) return RCODE.FORMERR
     if (message[at] === 0 && message[at + 1] === TYPE.OPT) {
       if (question.edns || message[start] !== 0) return RCODE.FORMERR // one, and of the root
       question.edns = true
@@ -128,8 +139,9 @@ export function readQuestion(message: Buffer, question: Question): number {
 }
 
 /** The offset behind a (perhaps compressed) name, or -1. */
-function skipName(message: Buffer, at: number): number {
-  while (at < message.length) {
+function skipName(message: Uint8Array, from: number, stop = message.length): number {
+  let at = from
+  while (at < stop) {
     const label = message[at]!
     if (label === 0) return at + 1
     if (label >= 0xc0) return at + 2
@@ -188,6 +200,8 @@ export interface Resource {
 /** An answer laid out for one question, without id and OPT: copied and completed for each client. */
 export interface Template {
   bytes: Buffer
+  /** Offset behind the question. */
+  end: number
   /** Where records begin that may change places, how long each is, how many there are. */
   from: number
   size: number
@@ -236,6 +250,7 @@ export function layOut(
       first--
   return {
     bytes,
+    end: questionEnd,
     from: cuts[first] ?? questionEnd,
     size: last ? size(last) : 0,
     count: answers.length - first,
@@ -246,7 +261,19 @@ export function layOut(
 }
 
 /** Completes a laid out answer for one client. `limit`: bytes at most; beyond, whole records are left out and TC set. */
-export function complete(template: Template, message: Buffer, question: Question, limit: number): Buffer {
+export function complete(template: Template, question: Question, limit: number): Buffer {
+  const out = Buffer.allocUnsafe(Math.min(template.bytes.length + OPT_SIZE, limit))
+  return out.subarray(0, completeInto(template, question, limit, out, 0))
+}
+
+/** The same, written at `base` of `out`, where `limit` bytes are free. Returns how many it took. */
+export function completeInto(
+  template: Template,
+  question: Question,
+  limit: number,
+  out: Uint8Array,
+  base: number,
+): number {
   const { bytes } = template
   const opt = question.edns ? OPT_SIZE : 0
   let length = bytes.length
@@ -256,55 +283,57 @@ export function complete(template: Template, message: Buffer, question: Question
     while (cut > 0 && template.cuts[cut]! + opt > limit) cut--
     length = template.cuts[cut]!
   }
-  const out = Buffer.allocUnsafe(length + opt)
-  if (template.count > 1) {
-    bytes.copy(out, 0, 0, Math.min(template.from, length))
-    rotate(template, out, length)
-  } else bytes.copy(out, 0, 0, length)
+  copy(bytes, 0, out, base, length)
+  if (template.count > 1) rotate(template, out, base, length)
   if (!whole) {
     // Additional records are left out first; that alone is no truncation (RFC 2181 9).
-    if (cut < template.answers) out[2] = out[2]! | 0x02
-    out[6] = cut >> 8
-    out[7] = cut & 255
-    out[10] = out[11] = 0
+    if (cut < template.answers) out[base + 2] = out[base + 2]! | 0x02
+    out[base + 6] = cut >> 8
+    out[base + 7] = cut & 255
+    out[base + 10] = out[base + 11] = 0
   }
-  seal(out, message, question)
-  if (opt) writeOpt(out, length, question.dnssecOk)
-  return out
+  seal(out, base, question)
+  if (opt) writeOpt(out, base, length, question.dnssecOk)
+  return length + opt
 }
 
+/** Short runs of bytes: for these a loop is quicker than the call that copies. */
+function copy(from: Uint8Array, start: number, to: Uint8Array, at: number, length: number): void {
+  if (length > 128) to.set(from.subarray(start, start + length), at)
+  else for (let i = 0; i < length; i++) to[at + i] = from[start + i]!
+}
+
+/** Indexes of records that still wait for their place; as many as a message can hold. */
+const waiting = new Uint16Array(MAX_TCP / 16)
+
 /** Every record comes first in turn; the others follow in random order, so that no neighbour inherits a dead one's load. */
-function rotate(template: Template, out: Buffer, length: number): void {
+function rotate(template: Template, out: Uint8Array, base: number, length: number): void {
   const { bytes, from, size, count } = template
   const first = template.turn
   template.turn = first + 1 >= count ? 0 : first + 1
-  let at = from
-  const put = (index: number) => {
-    if (at + size <= length) bytes.copy(out, at, from + index * size, from + index * size + size)
-    at += size
+  const room = Math.min(count, ((length - from) / size) | 0)
+  if (room <= 0) return
+  copy(bytes, from + first * size, out, base + from, size)
+  let left = 0
+  for (let i = 0; i < count; i++) if (i !== first) waiting[left++] = i
+  for (let place = 1; place < room; place++) {
+    const j = (Math.random() * left) | 0
+    copy(bytes, from + waiting[j]! * size, out, base + from + place * size, size)
+    waiting[j] = waiting[--left]!
   }
-  put(first)
-  const rest: number[] = []
-  for (let i = 0; i < count; i++) if (i !== first) rest.push(i)
-  for (let i = rest.length - 1; i >= 0; i--) {
-    const j = (Math.random() * (i + 1)) | 0
-    put(rest[j]!)
-    rest[j] = rest[i]!
-  }
-  const tail = from + count * size
-  if (tail < length) bytes.copy(out, tail, tail, length)
 }
 
-/** Writes the client's id and its RD and CD bits, and the question in the client's own spelling (it may check: 0x20). */
-function seal(out: Buffer, message: Buffer, question: Question): void {
-  out[0] = message[0]!
-  out[1] = message[1]!
-  if (question.recursionDesired) out[2] = out[2]! | 1
-  if (question.checkingDisabled) out[3] = out[3]! | 0x10
+/** Writes the client's id and its RD and CD bits. */
+function seal(out: Uint8Array, base: number, question: Question): void {
+  out[base] = question.id >> 8
+  out[base + 1] = question.id & 255
+  if (question.recursionDesired) out[base + 2] = out[base + 2]! | 1
+  if (question.checkingDisabled) out[base + 3] = out[base + 3]! | 0x10
 }
 
-/** Appends our OPT record at `at` and counts it. */
-function writeOpt(out: Buffer, at: number, dnssecOk: boolean, extendedRcode = 0): void {
+/** Puts our OPT record behind the `length` bytes of the message at `base`, and counts it. */
+function writeOpt(out: Uint8Array, base: number, length: number, dnssecOk: boolean, extendedRcode = 0): void {
+  const at = base + length
   out[at] = 0
   out[at + 1] = 0
   out[at + 2] = TYPE.OPT
@@ -314,7 +343,7 @@ function writeOpt(out: Buffer, at: number, dnssecOk: boolean, extendedRcode = 0)
   out[at + 6] = 0
   out[at + 7] = dnssecOk ? 0x80 : 0
   out[at + 8] = out[at + 9] = out[at + 10] = 0
-  out[11] = out[11]! + 1
+  out[base + 11] = out[base + 11]! + 1
 }
 
 /** An answer without records: an error, or "the name exists, but not so". */
@@ -325,8 +354,8 @@ export function emptyAnswer(message: Buffer, question: Question, rcode: number):
   out[2] = 0x80 | (message[2]! & 0x78)
   out[3] = 0x80 | (rcode & 15)
   out[5] = question.end > HEADER ? 1 : 0
-  seal(out, message, question)
-  if (opt) writeOpt(out, question.end, question.dnssecOk, rcode >> 4)
+  seal(out, 0, question)
+  if (opt) writeOpt(out, 0, question.end, question.dnssecOk, rcode >> 4)
   return out
 }
 
@@ -481,7 +510,7 @@ export function relay(
       const ttl = bytes.readUInt32BE(at)
       out.writeUInt32BE(ttl > age ? ttl - age : 0, at)
     }
-  if (opt) writeOpt(out, length, question.dnssecOk, foreign.rcode >> 4)
+  if (opt) writeOpt(out, 0, length, question.dnssecOk, foreign.rcode >> 4)
   return out
 }
 
@@ -493,6 +522,6 @@ export function ownQuestion(message: Buffer, question: Question, edns: boolean):
   out[2] = question.recursionDesired ? 1 : 0
   out[3] = question.checkingDisabled ? 0x10 : 0
   out[5] = 1
-  if (edns) writeOpt(out, end, question.dnssecOk)
+  if (edns) writeOpt(out, 0, end, question.dnssecOk)
   return out
 }

@@ -39,6 +39,15 @@ export interface Binding {
   socketName(fd: number): Uint8Array
   close(fd: number): void
 
+  /* datagrams */
+  /**
+   * Serves a bound UDP socket in batches, on the event loop's own thread: calls `onHeard` with the number of datagrams that
+   * came (64 at most), and when it returns, sends its answers. Takes over the descriptor, unless it throws (EPROTOTYPE: not
+   * a datagram socket). Does not keep the process alive. What `onHeard` throws is an uncaught exception. Missing in older
+   * builds of the addon.
+   */
+  datagrams?(fd: number, onHeard: (count: number) => void): Datagrams
+
   /* netlink */
   /**
    * Sends each step's messages (whole nlmsghdr-framed messages, back to back, each with NLM_F_ACK or NLM_F_DUMP; sequence
@@ -75,6 +84,28 @@ export interface Binding {
    * Nesting is allowed. `body` must not start threads (a Worker): they would be born in the namespace and stay there.
    */
   run<T>(ns: number, body: () => T): T
+}
+
+/**
+ * What {@link Binding.datagrams} returns. The arrays are the same memory for all sockets of a thread: valid during a call of
+ * `onHeard`. Datagram i lies in slot i, `heard.length / heardLengths.length` bytes each; longer ones are cut.
+ */
+export interface Datagrams {
+  /** Where it is bound. */
+  readonly port: number
+  readonly heard: Uint8Array
+  readonly heardLengths: Uint16Array
+  /** Who said it, 28 bytes each: a raw sockaddr. To be copied for {@link send}. */
+  readonly sources: Uint8Array
+  /** Answers, slot i to who said datagram i; those of length 0 (all, when `onHeard` is called) are not sent. */
+  readonly said: Uint8Array
+  readonly saidLengths: Uint16Array
+  /** Says one thing later, outside of the slots. Does nothing after `close`. */
+  send(message: Uint8Array, to: Uint8Array): void
+  /** What could not be sent since the beginning: UDP may lose, the loop must not wait. */
+  lost(): number
+  /** Again: does nothing. */
+  close(): void
 }
 
 export interface ExchangeResult {

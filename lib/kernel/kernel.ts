@@ -6,6 +6,7 @@
  * data, so that they can be batched, compared, logged and replayed. Addresses are canonical text, prefixes `ADDR/LEN`.
  */
 import type { Family } from '../base/cidr'
+import type { Datagrams } from './binding'
 
 export interface Kernel {
   /** True for a model of Linux: its sockets carry nothing, so no server can live on them. */
@@ -67,6 +68,11 @@ export interface Stack {
    */
   openSocket(options: SocketOptions): number
   closeFd(fd: number): void
+  /**
+   * Serves a UDP socket of {@link openSocket} in batches, from then on its owner; see {@link Datagrams}. Absent: serve it
+   * by `dgram`. Throws ERR_KERNEL.
+   */
+  serveDatagrams?(fd: number, onHeard: (count: number) => void): Datagrams
 
   /** Runs nftables commands as one transaction; returns what they print. Throws ERR_KERNEL with libnftables' message. */
   nft(commands: string): string

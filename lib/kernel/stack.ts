@@ -171,6 +171,20 @@ export class LinuxStack implements Stack, Line {
     this.binding.close(fd)
   }
 
+  get serveDatagrams(): Stack['serveDatagrams'] {
+    const { datagrams } = this.binding
+    return (
+      datagrams &&
+      ((fd, onHeard) => {
+        try {
+          return datagrams(fd, onHeard)
+        } catch (error) {
+          throw systemError(error, `serve descriptor ${fd} in batches`, { fd })
+        }
+      })
+    )
+  }
+
   nft(commands: string): string {
     this.use()
     this.context ??= this.run(openNft)

@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Binding } from '../../lib/kernel/binding'
+import type { Binding, Datagrams } from '../../lib/kernel/binding'
 import {
   addBadAddress,
   addBridge,
@@ -148,6 +148,51 @@ function sockets(b: Binding, ns: number): void {
   b.close(b.socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE))
 }
 
+async function datagrams(b: Binding, ns: number): Promise<void> {
+  const open = (onHeard: (count: number) => void) => {
+    const fd = b.socket(ns, AF_INET, SOCK_DGRAM, 0)
+    b.bind(fd, sockaddrIn('127.0.0.1', 0))
+    return b.datagrams?.(fd, onHeard) as Datagrams
+  }
+  refused('EBADF', () => b.datagrams?.(NO_FD, () => undefined))
+  const tcp = b.socket(ns, AF_INET, SOCK_STREAM, 0)
+  refused('EPROTOTYPE', () => b.datagrams?.(tcp, () => undefined))
+  b.close(tcp)
+
+  const late: Uint8Array[] = []
+  const server = open(count => {
+    const slot = server.heard.length / server.heardLengths.length
+    for (let i = 0; i < count; i++) {
+      const length = server.heardLengths[i] as number
+      if (i % 2) late.push(server.sources.slice(i * 28, (i + 1) * 28))
+      else server.said.set(server.heard.subarray(i * slot, i * slot + length), i * slot)
+      if (i % 2 === 0) server.saidLengths[i] = length
+    }
+    for (const to of late.splice(0)) server.send(new Uint8Array(700), to)
+  })
+  let answers = 0
+  const client = open(count => {
+    answers += count
+  })
+  const to = Buffer.alloc(28)
+  sockaddrIn('127.0.0.1', server.port).copy(to)
+  refused('EINVAL', () => client.send(new Uint8Array(1), to.subarray(1)))
+  for (let i = 1; i <= 100; i++) client.send(new Uint8Array(i), to)
+  client.send(new Uint8Array(9000), to) /* cut by the receiver */
+  for (let waits = 0; answers < 101 && waits < 500; waits++)
+    await new Promise(resolve => setTimeout(resolve, 1))
+  check(answers === 101, `each datagram is answered: ${answers}`)
+  client.send(new Uint8Array(70_000), to)
+  check(client.lost() === 1 && server.lost() === 0, 'what does not go is counted')
+  client.send(new Uint8Array(1), to) /* on its way when the server goes */
+  for (const socket of [server, client]) {
+    socket.close()
+    socket.close()
+    socket.send(new Uint8Array(1), to)
+  }
+  check(client.lost() === 1, 'known after the end')
+}
+
 function sysctls(b: Binding, ns: number, round: number): void {
   const value = String(round & 1)
   b.writeSysctl(ns, 'net/ipv4/ip_forward', value)
@@ -263,6 +308,7 @@ export async function drive(
   const pass = async (round: number, until: number) => {
     await namespaces(b, directory)
     await subscriptions(b, one.ns, one.route, round)
+    await datagrams(b, one.ns)
     do {
       for (let i = 0; i < 4; i++) {
         sockets(b, one.ns)

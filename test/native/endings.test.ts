@@ -103,6 +103,36 @@ describe('workers', () => {
     expect(threadNamespaces()).toHaveLength(1)
   }, 120_000)
 
+  test('datagrams are served on the worker’s own loop; the socket goes with it, also in the midst of a batch', async () => {
+    const program = `
+      const { parentPort, workerData: { ns } } = require('node:worker_threads')
+      const open = heard => {
+        const fd = b.socket(ns, 2, 2, 0)
+        b.bind(fd, m.sockaddrIn('127.0.0.1', 0))
+        return b.datagrams(fd, heard)
+      }
+      let first = true
+      const one = open(count => {
+        if (first) parentPort.postMessage('started')
+        first = false
+        for (let i = 0; i < count; i++) one.saidLengths[i] = 100
+      })
+      const two = open(count => {
+        for (let i = 0; i < count; i++) two.saidLengths[i] = 100
+      })
+      const to = Buffer.alloc(28)
+      m.sockaddrIn('127.0.0.1', two.port).copy(to)
+      for (let i = 0; i < 50; i++) one.send(new Uint8Array(100), to) /* to and fro for ever */
+      setInterval(() => undefined, 1000)
+    `
+    await terminated(program, 5, { ns: net.ns })
+    await pause(20)
+    const before = descriptors()
+    for (let i = 0; i < 10; i++) await terminated(program, i, { ns: net.ns })
+    await pause(20)
+    expect(descriptors()).toBe(before)
+  }, 120_000)
+
   test('a namespace that was made for a worker that is gone is removed again', async () => {
     const made = join(directory.path, 'made')
     const program = `
@@ -150,6 +180,38 @@ describe('processes', () => {
   test('are not kept alive by subscriptions', async () => {
     const outcome = await ended('alive', `b.subscribe(b.openNetns(null), 0, [1], () => undefined)`)
     expect(outcome).toEqual({ code: 0, signal: null, stdout: '', stderr: '' })
+  })
+
+  test('are not kept alive by sockets that are served', async () => {
+    const outcome = await ended(
+      'served',
+      `
+      const fd = b.socket(b.openNetns(null), 2, 2, 0)
+      b.datagrams(fd, () => undefined)
+    `,
+    )
+    expect(outcome).toEqual({ code: 0, signal: null, stdout: '', stderr: '' })
+  })
+
+  test('learn of an exception in a listener of datagrams, and the socket is served on', async () => {
+    const outcome = await ended(
+      'datagrams',
+      `
+      const fd = b.socket(b.openNetns(${JSON.stringify(join(directory.path, 'net'))}), 2, 2, 0)
+      b.bind(fd, m.sockaddrIn('127.0.0.1', 0))
+      const to = Buffer.alloc(28)
+      process.on('uncaughtException', error => { console.log(error.message); socket.send(new Uint8Array(5), to) })
+      let calls = 0
+      const socket = b.datagrams(fd, () => {
+        if (++calls === 3) process.exit(0)
+        throw new Error('listener ' + calls)
+      })
+      m.sockaddrIn('127.0.0.1', socket.port).copy(to)
+      socket.send(new Uint8Array(5), to)
+      setTimeout(() => process.exit(1), 10000)
+    `,
+    )
+    expect(outcome).toEqual({ code: 0, signal: null, stdout: 'listener 1\nlistener 2\n', stderr: '' })
   })
 
   test('learn of an exception in a listener, and the subscription goes on', async () => {

@@ -1,4 +1,4 @@
-import { encode } from 'dns-packet'
+import { decode, encode } from 'dns-packet'
 import fc from 'fast-check'
 import { AnswerCache } from '../../../lib/dns/cache'
 import { Frames, frame } from '../../../lib/dns/frames'
@@ -175,6 +175,41 @@ describe('whatever bytes come', () => {
       }),
       { numRuns: 4000, seed: 3 },
     )
+  })
+
+  test('the hot path says what the other says, wherever the question lies; what is not hot, it leaves', () => {
+    const { responder: answering } = scene()
+    const heard = Buffer.alloc(3 * 4096, 0xff)
+    const said = Buffer.alloc(3 * 4096)
+    const hot = (message: Buffer, base: number): Buffer | undefined => {
+      message.copy(heard, base)
+      const size = answering.hot(heard, base, message.length, said)
+      return size === 0 ? undefined : Buffer.from(said.subarray(base, base + size))
+    }
+    const questions = [
+      query('web', 'A'),
+      query('wEb', 'A', { id: 1 }),
+      query('web', 'A', { edns: 1232, dnssecOk: true }),
+      query('web', 'A', { edns: 512 }),
+      query('web', 'AAAA'),
+      query('web', 'TXT'),
+    ]
+    for (const message of questions) {
+      answering.quick(message, false)
+      const ordered = (answer: Buffer | undefined | null) => {
+        const { answers = [], ...rest } = decode(answer as Buffer)
+        return { ...rest, answers: answers.map(each => JSON.stringify(each)).sort() }
+      }
+      for (const base of [0, 4096, 8192])
+        expect(ordered(hot(message, base))).toEqual(ordered(answering.quick(message, false)))
+      for (let cut = 0; cut < message.length; cut++) {
+        const short = message.subarray(0, cut)
+        // Without its OPT record, or cut in it, it is no question that was laid out; but never a reading beyond its end.
+        expect(hot(short, 4096)).toBeUndefined()
+      }
+    }
+    expect(hot(query('else.where', 'A'), 0)).toBeUndefined()
+    expect(answering.statistics()).toMatchObject({ malformed: 0 })
   })
 
   test('memory does not grow with different questions', () => {
