@@ -14,6 +14,7 @@ import {
   type Stack,
 } from 'libcnm'
 import { Line, TestEtcd } from './etcd'
+import { isCnmError } from '../../lib/base/errors'
 import { bare, TestHost } from './host'
 
 export interface UnderlayHost {
@@ -165,11 +166,16 @@ export class Underlay {
   /** Deletes all that was made through the controllers, and demands that the hosts are empty then. */
   async clear(): Promise<void> {
     for (const { controller } of this.hosts) await controller.gc({ containerIds: [] })
-    for (const host of this.hosts)
-      for (const network of host.controller.networks()) {
+    for (const { controller } of this.hosts)
+      for (const network of controller.networks())
         for (const endpoint of network.endpoints()) await endpoint.delete({ force: true })
-        if (find(host, network.name)) await network.delete()
-      }
+    for (const host of this.hosts)
+      for (const network of host.controller.networks())
+        await until(
+          // what other hosts withdrew is known here a moment later
+          () => !find(host, network.name) || attempt(network),
+          `network ${network.name} still has endpoints elsewhere`,
+        )
     await until(() => this.hosts.every(({ controller }) => controller.networks().length === 0), 'no networks')
     for (const { controller, stack } of this.hosts) {
       await controller.settle()
@@ -219,5 +225,16 @@ export async function until(
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`in vain: ${typeof what === 'string' ? what : await what()}`)
     await new Promise(resolve => setTimeout(resolve, 10))
+  }
+}
+
+/** Is it deleted? False while endpoints of other hosts are in the way. */
+async function attempt(network: Network): Promise<boolean> {
+  try {
+    await network.delete()
+    return true
+  } catch (error) {
+    if (isCnmError(error, 'ERR_NETWORK_IN_USE')) return false
+    throw error
   }
 }
