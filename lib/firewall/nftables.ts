@@ -52,7 +52,7 @@ export class NftablesFirewall implements Firewall {
     const { name, stack, log } = parts
     checkedTable(name)
     this.forwarding = new Forwarding(stack, parts.ipForward)
-    this.hooks = new DockerHooks(stack, name)
+    this.hooks = new DockerHooks(stack, name, () => ({ links: this.links(), partial: this.adopted }))
     this.firewalld = parts.bus ? new Firewalld(name, parts.bus, log, () => this.healer.soon()) : undefined
     const table = `${name}-probe-${process.pid}`
     this.healer = new Healer({
@@ -188,7 +188,8 @@ export class NftablesFirewall implements Firewall {
     this.firewalld?.stop()
     if (!remove) return
     this.nft(renderRemoval(this.parts.name))
-    await this.hooks.sync([])
+    this.adopted = false
+    await this.hooks.sync()
     this.model = new Model(nftRenderer)
   }
 
@@ -255,8 +256,7 @@ export class NftablesFirewall implements Firewall {
     const { name, stack } = this.parts
     const problems: FirewallProblem[] = []
     for (const drop of findDrops(stack, [name, `${name}-user`]))
-      if (!this.accepted(drop) && !(await this.hooks.solve(drop, this.links(), act)))
-        problems.push(dropProblem(drop))
+      if (!this.accepted(drop) && !(await this.hooks.solve(drop, act))) problems.push(dropProblem(drop))
     return problems
   }
 
@@ -267,9 +267,8 @@ export class NftablesFirewall implements Firewall {
 
   /** Those whose own rules must know our bridges. */
   private async neighbours(): Promise<void> {
-    const links = this.links()
-    if (this.hooks.present) await this.hooks.sync(links)
-    await this.firewalld?.sync(links)
+    if (this.hooks.present) await this.hooks.sync()
+    await this.firewalld?.sync(this.links())
   }
 
   private links(): string[] {

@@ -71,20 +71,31 @@ describe('rules of others', () => {
         ...user.map(rule => `-A DOCKER-USER ${rule}`),
         'COMMIT',
       ].join('\n')
-    expect(hookChange('libcnm', ['br1'], '*filter\n:FORWARD DROP [0:0]\nCOMMIT')).toBeUndefined()
-    expect(hookChange('libcnm', ['br1'], save(['-j RETURN'], []))).toBe(
+    expect(hookChange('libcnm', { links: ['br1'] }, '*filter\n:FORWARD DROP [0:0]\nCOMMIT')).toBeUndefined()
+    expect(hookChange('libcnm', { links: ['br1'] }, save(['-j RETURN'], []))).toBe(
       '*filter\n-I DOCKER-USER -o br1 -m comment --comment libcnm -j ACCEPT\n-A FORWARD -i br1 -m comment --comment libcnm -j ACCEPT\nCOMMIT\n',
     )
     const there = save(
       ['-o br1 -m comment --comment libcnm -j ACCEPT', '-j RETURN'],
       ['-i br1 -m comment --comment libcnm -j ACCEPT'],
     )
-    expect(hookChange('libcnm', ['br1'], there)).toBe('')
-    expect(hookChange('libcnm', [], there)?.match(/^-.*$/gm)).toEqual([
+    expect(hookChange('libcnm', { links: ['br1'] }, there)).toBe('')
+    expect(hookChange('libcnm', { links: [] }, there)?.match(/^-.*$/gm)).toEqual([
       '-D DOCKER-USER -o br1 -m comment --comment libcnm -j ACCEPT',
       '-D FORWARD -i br1 -m comment --comment libcnm -j ACCEPT',
     ])
-    expect(hookChange('other', [], there)).toBe('')
+    expect(hookChange('other', { links: [] }, there)).toBe('')
+    // of an earlier run, whose networks are not all known again
+    expect(hookChange('libcnm', { links: [], partial: true }, there)).toBe('')
+    expect(hookChange('libcnm', { links: ['br2'], partial: true }, there)?.match(/^-.*$/gm)).toEqual([
+      '-I DOCKER-USER -o br2 -m comment --comment libcnm -j ACCEPT',
+      '-A FORWARD -i br2 -m comment --comment libcnm -j ACCEPT',
+    ])
+    // twice: one is enough
+    const twice = there.replace(/^-A DOCKER-USER -o .*$/m, '$&\n$&')
+    expect(hookChange('libcnm', { links: ['br1'] }, twice)?.match(/^-.*$/gm)).toEqual([
+      '-D DOCKER-USER -o br1 -m comment --comment libcnm -j ACCEPT',
+    ])
   })
 })
 
