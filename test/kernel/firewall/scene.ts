@@ -245,7 +245,12 @@ export class Scene {
   /** Runs a program inside a namespace and returns what it prints: an independent witness. Undefined if it fails. */
   run(place: Place, program: string, ...parameters: string[]): string | undefined {
     const { status, stdout } = this.at(place).run(() =>
-      spawnSync(program, parameters, { encoding: 'utf8', timeout: 20_000, maxBuffer: 1 << 28 }),
+      spawnSync(program, parameters, {
+        encoding: 'utf8',
+        env: process.env, // as a test may have changed it
+        timeout: 20_000,
+        maxBuffer: 1 << 28,
+      }),
     )
     return status === 0 ? stdout : undefined
   }

@@ -1,6 +1,7 @@
 /** What gets through and what does not: the same suite for both backends, with and without br_netfilter. */
 import type { Firewall, FirewallNetwork, Mapping } from '../../../lib/firewall/contract'
 import { openFirewall } from '../../../lib/firewall/select'
+import { legacyIptables, preferLegacy } from './legacy'
 import { ADDRESS, network, type Place, type Protocol, Scene } from './scene'
 
 const FAMILIES = [4, 6] as const
@@ -50,16 +51,19 @@ function withMode(which: 'A' | 'B', change: Partial<FirewallNetwork['families'][
 }
 
 describe.each([
-  { backend: 'nftables' as const, bridged: false },
-  { backend: 'nftables' as const, bridged: true },
-  { backend: 'iptables' as const, bridged: false },
-  { backend: 'iptables' as const, bridged: true },
-])('$backend, br_netfilter $bridged', ({ backend, bridged }) => {
+  { backend: 'nftables' as const, bridged: false, legacy: false },
+  { backend: 'nftables' as const, bridged: true, legacy: false },
+  { backend: 'iptables' as const, bridged: false, legacy: false },
+  { backend: 'iptables' as const, bridged: true, legacy: false },
+  ...(legacyIptables() ? [{ backend: 'iptables' as const, bridged: false, legacy: true }] : []),
+])('$backend, br_netfilter $bridged, legacy $legacy', ({ backend, bridged, legacy }) => {
   const scene = new Scene()
   let firewall: Firewall
+  let preferUsual = () => {}
 
   beforeAll(async () => {
     await scene.build(bridged)
+    if (legacy) preferUsual = preferLegacy()
     await scene.serveAll('a1', 80, 81, 20_050)
     await scene.serveAll('a2', 80, 81)
     await scene.serveAll('b1', 80)
@@ -70,6 +74,7 @@ describe.each([
   })
   afterAll(async () => {
     await firewall.stop({ remove: true })
+    preferUsual()
     await scene.close()
   })
 
@@ -105,6 +110,10 @@ describe.each([
 
   /** What does not depend on br_netfilter is asked once. */
   const once = (name: string, body: () => Promise<void>) => {
+    if (!bridged && !legacy) test(name, body)
+  }
+  /** As {@link once}, and of legacy iptables too: what needs yet another match or target of it. */
+  const onceEach = (name: string, body: () => Promise<void>) => {
     if (!bridged) test(name, body)
   }
 
@@ -173,7 +182,7 @@ describe.each([
     )
   })
 
-  once('a port bound to 127.0.0.1 is for the host alone, whatever a neighbour sends', async () => {
+  onceEach('a port bound to 127.0.0.1 is for the host alone, whatever a neighbour sends', async () => {
     await set([
       ...publish('a1', 8080, 80, { at: { 4: '127.0.0.1', 6: '::' }, families: [4] }),
       ...publish('a1', 8081, 81),
@@ -229,7 +238,7 @@ describe.each([
     )
   })
 
-  once('packets on their way out bear the address of the host, a given one, or their own', async () => {
+  onceEach('packets on their way out bear the address of the host, a given one, or their own', async () => {
     const seen = async (f: F) =>
       Promise.all(PROTOCOLS.map(protocol => scene.probe('a1', protocol, ADDRESS.lan[f], 7)))
     await set([])
@@ -288,7 +297,7 @@ describe.each([
     await (bridged ? expectClosed(asks) : expectOpen(asks))
   })
 
-  once('an internal network has no outside', async () => {
+  onceEach('an internal network has no outside', async () => {
     await set([], network('A', { internal: true }))
     await expectClosed(
       both(f => [
@@ -369,7 +378,7 @@ describe.each([
     )
   })
 
-  once('a port with a list of sources is closed to others', async () => {
+  onceEach('a port with a list of sources is closed to others', async () => {
     const allowFrom = { 4: ['192.168.50.0/25', '192.168.50.2/32'], 6: ['fd50::/64'] }
     await set([
       ...publish('a1', 8080, 80, { allowFrom }),
@@ -392,7 +401,7 @@ describe.each([
     )
   })
 
-  once('ranges, small and large, with the same and with other container ports', async () => {
+  onceEach('ranges, small and large, with the same and with other container ports', async () => {
     await set([
       ...publish('a1', 8000, 79, { size: 3 }), // 8001 -> 80, 8002 -> 81
       ...publish('a1', 20_000, 20_000, { size: 100 }), // 20050
@@ -457,7 +466,7 @@ describe.each([
     await expectOpen(both(f => [['lan', ADDRESS.host[f], 8082]]))
   })
 
-  once('rules of the host run before ours and stay', async () => {
+  onceEach('rules of the host run before ours and stay', async () => {
     const rule =
       backend === 'nftables'
         ? ['nft', 'add', 'rule', 'inet', 'libcnm-user', 'forward', 'iifname', 'lan0', 'drop']
@@ -513,7 +522,7 @@ describe.each([
     },
   )
 
-  once('taken down, nothing of ours is left', async () => {
+  onceEach('taken down, nothing of ours is left', async () => {
     await set(publish('a1', 8080, 80))
     await firewall.stop({ remove: true })
     const rules =
