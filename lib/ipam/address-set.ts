@@ -3,8 +3,8 @@
  * One structure for a /30 and for an IPv6 /0: the distance is cut into a segment and a 32-bit number inside it; a
  * segment exists only while something in it is held.
  */
-import { Bitmap } from './bitmap'
-import { FREE, OwnerBlocks } from './owners'
+import { Holders } from './holders'
+import { FREE } from './owners'
 
 /** Distance from the first address of the pool: a number when it is a safe integer, a bigint when not (IPv6 only). */
 export type Offset = number | bigint
@@ -30,28 +30,23 @@ const join = (segment: Offset, place: number): Offset =>
     ? segment * SEGMENT + place
     : offset((BigInt(segment) << SEGMENT_BITS) | BigInt(place))
 
-class Segment {
-  readonly taken = new Bitmap()
-  readonly owners = new OwnerBlocks()
-}
-
 export class AddressSet {
-  private readonly segments = new Map<Offset, Segment>()
+  private readonly segments = new Map<Offset, Holders>()
   /** The segment looked up last. */
   private recentKey: Offset = NONE
-  private recent: Segment | undefined
+  private recent: Holders | undefined
   private idleKey: Offset = NONE
 
   /** How many addresses are not free. */
   get size(): number {
     let total = 0
-    for (const segment of this.segments.values()) total += segment.taken.size
+    for (const segment of this.segments.values()) total += segment.size
     return total
   }
 
   /** The number of the holder; FREE when nobody is. */
   ownerOf(at: Offset): number {
-    return this.segment(segmentOf(at))?.owners.get(placeOf(at)) ?? FREE
+    return this.segment(segmentOf(at))?.get(placeOf(at)) ?? FREE
   }
 
   /** Makes it held by `owner`, whoever held it before. */
@@ -59,22 +54,18 @@ export class AddressSet {
     const key = segmentOf(at)
     let segment = this.segment(key)
     if (segment === undefined) {
-      segment = new Segment()
+      segment = new Holders()
       this.segments.set(key, segment)
     }
-    const place = placeOf(at)
-    segment.taken.add(place)
-    segment.owners.set(place, owner)
+    segment.set(placeOf(at), owner)
   }
 
   free(at: Offset): void {
     const key = segmentOf(at)
     const segment = this.segment(key)
     if (segment === undefined) return
-    const place = placeOf(at)
-    segment.taken.delete(place)
-    segment.owners.set(place, FREE)
-    if (segment.taken.size === 0) this.idle(key)
+    segment.delete(placeOf(at))
+    if (segment.size === 0) this.idle(key)
   }
 
   /** The lowest free one from `first` to `last` (inclusive); NONE when all are held. */
@@ -84,7 +75,7 @@ export class AddressSet {
       const key = segmentOf(from)
       const segment = this.segment(key)
       if (segment === undefined) return from
-      const place = segment.taken.nextFree(placeOf(from))
+      const place = segment.nextFree(placeOf(from))
       if (place < SEGMENT) {
         const found = join(key, place)
         return found <= last ? found : NONE
@@ -102,10 +93,7 @@ export class AddressSet {
     let total = 0
     for (const [key, segment] of this.segments) {
       if (key < low || key > high) continue
-      total += segment.taken.count(
-        key === low ? placeOf(first) : 0,
-        key === high ? placeOf(last) : SEGMENT - 1,
-      )
+      total += segment.count(key === low ? placeOf(first) : 0, key === high ? placeOf(last) : SEGMENT - 1)
     }
     return total
   }
@@ -113,7 +101,7 @@ export class AddressSet {
   /** In no particular order. The visitor must not change anything. */
   forEach(visit: (at: Offset, owner: number) => void): void {
     for (const [key, segment] of this.segments)
-      segment.owners.forEach((place, owner) => {
+      segment.forEach((place, owner) => {
         visit(join(key, place), owner)
       })
   }
@@ -121,9 +109,9 @@ export class AddressSet {
   /** Bytes of the bits and of the holders. */
   get bytes(): { bits: number; owners: number } {
     const total = { bits: 0, owners: 0 }
-    for (const { taken, owners } of this.segments.values()) {
-      total.bits += taken.bytes
-      total.owners += owners.bytes
+    for (const { bytes } of this.segments.values()) {
+      total.bits += bytes.bits
+      total.owners += bytes.holders
     }
     return total
   }
@@ -132,12 +120,12 @@ export class AddressSet {
   private idle(key: Offset): void {
     const before = this.idleKey
     this.idleKey = key
-    if (before === NONE || before === key || this.segments.get(before)?.taken.size !== 0) return
+    if (before === NONE || before === key || this.segments.get(before)?.size !== 0) return
     this.segments.delete(before)
     if (before === this.recentKey) this.recentKey = NONE
   }
 
-  private segment(key: Offset): Segment | undefined {
+  private segment(key: Offset): Holders | undefined {
     if (key === this.recentKey) return this.recent
     const segment = this.segments.get(key)
     if (segment === undefined) return undefined

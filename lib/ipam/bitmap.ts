@@ -12,13 +12,14 @@
 
 const LEAF_BITS = 10
 const LEAF = 1 << LEAF_BITS
-/** Words of a leaf: the summary, the number of bits set, then 32 words of bits. */
-const STRIDE = 34
+/** Words of a leaf: the summary, the number of bits set, then 32 words of bits, then what else is asked for. */
+export const LEAF_WORDS = 34
 const SUMMARY = 0
 const COUNT = 1
-const BITS = 2
+/** Where the words of bits begin. */
+export const BITS = 2
 const FULL = 0xffffffff
-const NO_LEAF = -1
+export const NO_LEAF = -1
 
 export class Bitmap {
   /** How many numbers are in the set. */
@@ -26,15 +27,25 @@ export class Bitmap {
   /** Number of the leaf → its place in `words`. */
   private readonly leaves = new Map<number, number>()
   /** All leaves, side by side: typed arrays of their own would cost more than the bits. */
-  private words = new Uint32Array(STRIDE)
+  words: Uint32Array<ArrayBuffer>
   private places = 0
   private spare: number[] = []
   private above: Bitmap | undefined
   /** The leaf looked up last: operations come in runs on the same one. */
   private recentKey = NO_LEAF
   private recentPlace = 0
+  /** The one before it: a release here and an allocation there take turns. */
+  private formerKey = NO_LEAF
+  private formerPlace = 0
   /** A leaf left in place although empty: the next number often goes there. */
   private idleKey = NO_LEAF
+  private readonly stride: number
+
+  /** `extra` words of each leaf are the user's, behind the {@link LEAF_WORDS}; they are not cleared. */
+  constructor(extra = 0) {
+    this.stride = LEAF_WORDS + extra
+    this.words = new Uint32Array(this.stride)
+  }
 
   has(n: number): boolean {
     const leaf = this.find(n >>> LEAF_BITS)
@@ -116,15 +127,31 @@ export class Bitmap {
     return total
   }
 
-  /** Bytes of the bits and summaries, all levels; the index of leaves (a Map, some 40 bytes per leaf) not counted. */
+  /** Numbers of the leaves there are and their places in `words`; the number times 1,024 is the first bit of a leaf. */
+  forEachLeaf(visit: (key: number, place: number) => void): void {
+    for (const [key, place] of this.leaves) visit(key, place)
+  }
+
+  /** The place in `words` of the leaf that `n` is in; NO_LEAF when there is none. */
+  leafOf(n: number): number {
+    return this.find(n >>> LEAF_BITS)
+  }
+
+  /** Bytes of all levels; the index of leaves (a Map, some 40 bytes per leaf) not counted. */
   get bytes(): number {
     return this.words.byteLength + (this.above?.bytes ?? 0)
   }
 
   private find(key: number): number {
     if (key === this.recentKey) return this.recentPlace
-    const place = this.leaves.get(key)
-    if (place === undefined) return NO_LEAF
+    let place: number | undefined
+    if (key === this.formerKey) place = this.formerPlace
+    else {
+      place = this.leaves.get(key)
+      if (place === undefined) return NO_LEAF
+    }
+    this.formerKey = this.recentKey
+    this.formerPlace = this.recentPlace
     this.recentKey = key
     this.recentPlace = place
     return place
@@ -133,8 +160,8 @@ export class Bitmap {
   private grow(key: number): number {
     let place = this.spare.pop()
     if (place === undefined) {
-      place = this.places++ * STRIDE
-      if (place + STRIDE > this.words.length) this.words = enlarged(this.words, STRIDE)
+      place = this.places++ * this.stride
+      if (place + this.stride > this.words.length) this.words = enlarged(this.words, this.stride)
     }
     this.leaves.set(key, place)
     return place
@@ -147,10 +174,11 @@ export class Bitmap {
     if (before === NO_LEAF || before === key) return
     const place = this.leaves.get(before)
     if (place === undefined || this.words[place + COUNT] !== 0) return
-    // all zeros again, so the place can be given to another leaf as it is
+    // its bits are all zero again, so the place can be given to another leaf as it is
     this.leaves.delete(before)
     this.spare.push(place)
     if (before === this.recentKey) this.recentKey = NO_LEAF
+    if (before === this.formerKey) this.formerKey = NO_LEAF
   }
 }
 

@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import { type Cidr, overlaps } from '../../../lib/base/cidr'
 import { AddressSet, NONE, type Offset, offset } from '../../../lib/ipam/address-set'
 import { Bitmap } from '../../../lib/ipam/bitmap'
-import { FREE, OwnerBlocks, OwnerNames } from '../../../lib/ipam/owners'
+import { Holders } from '../../../lib/ipam/holders'
+import { FREE, OwnerNames } from '../../../lib/ipam/owners'
 import { without } from '../../../lib/ipam/pool'
 import { PrefixTrie } from '../../../lib/ipam/prefix-trie'
 
@@ -93,23 +94,56 @@ describe('Bitmap', () => {
   })
 })
 
-test('OwnerBlocks is a map from number to number', () => {
-  const number = fc.oneof(fc.integer({ min: 0, max: 100 }), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
-  fc.assert(
-    fc.property(fc.array(fc.tuple(number, fc.integer({ min: 0, max: 3 })), { maxLength: 200 }), steps => {
-      const blocks = new OwnerBlocks()
-      const model = new Map<number, number>()
-      for (const [n, owner] of steps) {
-        blocks.set(n, owner)
-        if (owner === FREE) model.delete(n)
-        else model.set(n, owner)
-      }
-      for (const [n] of steps) expect(blocks.get(n)).toBe(model.get(n) ?? FREE)
-      const seen = new Map<number, number>()
-      blocks.forEach((n, owner) => void seen.set(n, owner))
-      expect(seen).toEqual(model)
-    }),
-  )
+describe('Holders', () => {
+  test('is a map from number to number', () => {
+    // close together, so that blocks of every kind arise: rising, all the same, neither
+    const number = fc.oneof(fc.integer({ min: 0, max: 100 }), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
+    const holder = fc.oneof(fc.constant(FREE), fc.integer({ min: 1, max: 4 }), fc.constant(2 ** 32 - 1))
+    const step = fc.oneof(
+      fc.tuple(number, holder),
+      fc.integer({ min: 0, max: 100 }).map(n => [n, n + 3] as [number, number]),
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 300 }), steps => {
+        const holders = new Holders()
+        const model = new Map<number, number>()
+        for (const [n, owner] of steps) {
+          if (owner === FREE) holders.delete(n)
+          else holders.set(n, owner)
+          if (owner === FREE) model.delete(n)
+          else model.set(n, owner)
+        }
+        expect(holders.size).toBe(model.size)
+        for (const [n] of steps) expect(holders.get(n)).toBe(model.get(n) ?? FREE)
+        const seen = new Map<number, number>()
+        holders.forEach((n, owner) => void seen.set(n, owner))
+        expect(seen).toEqual(model)
+      }),
+    )
+  })
+
+  test.each([
+    ['each its own owner', (n: number) => n + 3],
+    ['one owner for all', () => 7],
+    ['1,024 owners in turn', (n: number) => (n & 1023) + 3],
+  ])('65,536 numbers in a row under 64 KB: %s', (_, ownerOf) => {
+    const holders = new Holders()
+    for (let n = 0; n < 65_536; n++) holders.set(n, ownerOf(n))
+    expect(holders.bytes.bits + holders.bytes.holders).toBeLessThan(32 * 1024)
+    expect(holders.get(65_535)).toBe(ownerOf(65_535))
+  })
+
+  test('in any order it is four bytes for each number more, and never grows beyond', () => {
+    const holders = new Holders()
+    for (let n = 0; n < 65_536; n++) holders.set(n, ((n * 40_503) & 65_535) + 3)
+    const full = holders.bytes.holders
+    expect(full).toBeLessThan(300 * 1024)
+    for (let round = 0; round < 3; round++) {
+      for (let n = 0; n < 65_536; n++) holders.delete(n)
+      for (let n = 0; n < 65_536; n++) holders.set(n, ((n * 40_503) & 65_535) + 3)
+    }
+    expect(holders.bytes.holders).toBe(full)
+  })
 })
 
 test('OwnerNames counts, and uses numbers again', () => {
