@@ -315,7 +315,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
   const broken = (call: string) =>
     new CnmError('ERR_KERNEL', `${call}: fault injected by the test`, { errno: 'EIO' })
   /** The first half of a list of changes, or of steps. */
-  const half = (list: unknown[]): unknown[] => list.slice(0, Math.ceil(list.length / 2))
+  const half = (list: unknown[]): unknown[] => list.slice(0, Math.floor(list.length / 2))
 
   const wrap = <T extends object>(target: T, own: object = {}): T =>
     new Proxy(target, {
