@@ -239,7 +239,10 @@ export class Endpoint {
     if (this.network.implementation.spanning) this.#context.spanning?.changed(this, healthy)
   }
 
-  /** Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at once. */
+  /**
+   * Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at
+   * once. What a macvlan or ipvlan receives cannot be limited: ERR_UNSUPPORTED.
+   */
   async setBandwidth(limits: { ingress?: number | null; egress?: number | null }): Promise<void> {
     const bandwidth = parse(BANDWIDTH, limits, 'bandwidth')
     await this.#exclusively(() =>

@@ -1,5 +1,5 @@
 import { type Family, familyOf } from '../../base/cidr'
-import { isCnmError } from '../../base/errors'
+import { CnmError, isCnmError } from '../../base/errors'
 import type { Undo } from '../../base/undo'
 import type { Endpoint } from '../../endpoint'
 import { type FirewallChange, invert, type Mapping } from '../../firewall/contract'
@@ -216,11 +216,19 @@ export class SandboxPorts {
   /** Puts the endpoint's bandwidth limits on its interface. */
   async shape(endpoint: Endpoint): Promise<void> {
     const { ingress, egress } = endpoint.record.config.bandwidth
-    const link = endpoint.record.join?.attachment?.interface?.source
-    if (!this.#in.stack || !link || (ingress === undefined && egress === undefined)) return
+    const { source, arrives } = endpoint.record.join?.attachment?.interface ?? {}
+    if (!this.#in.stack || !arrives || (ingress === undefined && egress === undefined)) return
     const rate = (limit: number | null | undefined) => (limit ? { bitsPerSecond: limit } : null)
     // What leaves the host's end of the pair is what the container receives; what leaves the inner end is what it sends.
-    if (ingress !== undefined)
+    // A macvlan, an ipvlan and what was moved in have no end on the host.
+    const link = arrives === 'born' ? source : undefined
+    if (ingress && !link)
+      throw new CnmError(
+        'ERR_UNSUPPORTED',
+        `endpoint ${endpoint.name}: ingress of ${ingress} bit/s cannot be kept, since its interface has no end on the host; egress can`,
+        { endpoint: endpoint.id, network: endpoint.network.name, ingress },
+      )
+    if (ingress !== undefined && link)
       await this.#in.context.host.apply([{ op: 'setShaper', link, rate: rate(ingress) }])
     if (egress !== undefined)
       await this.#in.stack.apply([

@@ -88,6 +88,27 @@ test.each([
   expect((await host.links()).map(({ name }) => name).sort()).toEqual(before)
 })
 
+test('what it sends is limited inside; what it receives cannot be, and that is said', async () => {
+  const made = await network('bridge')
+  const sandbox = await controller.createSandbox({ containerId: 'limited', files: false })
+  const endpoint = await made.createEndpoint({ name: 'limited', bandwidth: { egress: 8_000_000 } })
+  await endpoint.join(sandbox)
+  const queue = () =>
+    execFileSync('nsenter', [`--net=${sandbox.key}`, 'tc', 'qdisc', 'show', 'dev', 'eth0'], {
+      encoding: 'utf8',
+    })
+  expect(queue()).toMatch(/^qdisc tbf .* rate 8Mbit /)
+  await expect(endpoint.setBandwidth({ ingress: 8_000_000, egress: null })).rejects.toMatchObject({
+    code: 'ERR_UNSUPPORTED',
+    message: expect.stringMatching(/limited.*no end on the host/),
+  })
+  expect(queue()).toMatch(/^qdisc tbf .* rate 8Mbit /)
+  await endpoint.setBandwidth({ egress: null })
+  expect(queue()).not.toMatch(/tbf/)
+  await sandbox.delete()
+  await made.delete()
+})
+
 test('a parent that is not there, and lo, are refused', async () => {
   const create = (parent: string) =>
     controller.createNetwork({
