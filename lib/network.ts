@@ -329,7 +329,8 @@ export class Network {
           address: wanted,
           owner: record.id,
           purpose: 'endpoint',
-          mac: record.mac,
+          // a random one is only for a driver that needs a MAC: else it would replace the one that a sticky name has
+          mac: record.config.mac ?? (ipam.capabilities.requiresMac ? record.mac : undefined),
           name: record.name,
         })
         if (!answer.address) return

@@ -12,6 +12,7 @@ import {
   refusal,
   sandboxOf,
   state,
+  subnets,
 } from './scene'
 
 const hex = (digits: number, prefix: string) =>
@@ -454,4 +455,17 @@ test('an error can be told by its code wherever it comes from', async () => {
     kind: 'not-found',
     message: expect.stringContaining('did you mean "bridge"?'),
   })
+})
+
+test('a sticky name gets its addresses and its MAC again, in both families', async () => {
+  const { controller } = await fresh()
+  const options = { 'libcnm.ipam.sticky': 'true' }
+  const web = await controller.createNetwork({ name: 'web', ipam: { ...subnets(1, true), options } })
+  const first = await web.createEndpoint({ name: 'a' })
+  const had = [first.mac, first.ipv4, first.ipv6]
+  await first.delete()
+  const other = await web.createEndpoint({ name: 'b' })
+  expect([other.mac, other.ipv4]).not.toEqual([had[0], had[1]])
+  const again = await web.createEndpoint({ name: 'a' })
+  expect([again.mac, again.ipv4, again.ipv6]).toEqual(had)
 })
