@@ -283,11 +283,11 @@ export class Network {
       mac: config.mac ?? randomMac(),
       addresses: {},
     }
+    const wish = { 4: config.ipv4, 6: config.ipv6 }
+    const has = (family: Family) => this.#record.pools.some(pool => pool.family === family)
     for (const family of [4, 6] as const) {
-      const wanted = family === 4 ? config.ipv4 : config.ipv6
-      if (this.#record.pools.some(pool => pool.family === family))
-        await this.#allocateAddress(record, family, wanted, undo)
-      else if (wanted)
+      const wanted = wish[family]
+      if (wanted && !has(family))
         throw new CnmError(
           'ERR_ADDRESS_OUT_OF_RANGE',
           `network ${this.name} has no IPv${family} subnet for ${wanted}`,
@@ -297,6 +297,8 @@ export class Network {
           },
         )
     }
+    for (const family of [4, 6] as const)
+      if (has(family)) await this.#allocateAddress(record, family, wish[family], undo)
     if (this.#driver.createEndpoint) {
       const answer = await this.#driver.createEndpoint(this.forDriver, endpointSpec(record))
       undo.push('driver deletes the endpoint', () =>

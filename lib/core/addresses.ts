@@ -107,7 +107,9 @@ export const familyOfConfig = ({
   subnet,
   gateway,
   ipRange,
-}: NetworkOptions['ipam']['config'][number]): 4 | 6 => familyOf(subnet ?? ipRange ?? gateway ?? '0.0.0.0')
+  auxAddresses,
+}: NetworkOptions['ipam']['config'][number]): 4 | 6 =>
+  familyOf(subnet ?? ipRange ?? gateway ?? Object.values(auxAddresses)[0] ?? '0.0.0.0')
 
 /** What the host uses already. */
 export async function lookAround(

@@ -345,8 +345,17 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGatewa
         ipRange,
       })
     if (gateway !== undefined) checkInside(family, 'gateway', gateway, fixed)
-    for (const [name, address] of Object.entries(auxAddresses ?? {}))
-      checkInside(family, `auxiliary address ${name}`, address, fixed)
+    const uses = new Map<string, string>(gateway === undefined ? [] : [[canonicalIp(gateway), 'gateway']])
+    for (const [name, address] of Object.entries(auxAddresses ?? {})) {
+      const use = `auxiliary address ${name}`
+      checkInside(family, use, address, fixed)
+      const before = uses.get(canonicalIp(address))
+      if (before !== undefined)
+        throw new CnmError('ERR_ADDRESS_IN_USE', `${address} is named twice: as ${before} and as ${use}`, {
+          address,
+        })
+      uses.set(canonicalIp(address), use)
+    }
     if (fixed === undefined) continue
     checkUsable(fixed, !skipGateway || gateway !== undefined)
     if (range !== undefined && range.length < fixed.length)
@@ -369,6 +378,7 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGatewa
 /** Blocks that no interface of a container can have its subnet in, by the IANA special-purpose registries. */
 const UNUSABLE: readonly [Cidr, string][] = (
   [
+    ['0.0.0.0/8', 'it means "this host"'],
     ['127.0.0.0/8', 'loopback'],
     ['224.0.0.0/4', 'multicast'],
     ['::1/128', 'loopback'],
@@ -381,8 +391,12 @@ const UNUSABLE: readonly [Cidr, string][] = (
 function checkUsable(subnet: Cidr, hasGateway: boolean): void {
   const text = formatCidr(subnet)
   for (const [block, why] of UNUSABLE)
-    if (contains(block, subnet))
-      throw new CnmError('ERR_POOL_INVALID', `subnet ${text} cannot be used: ${why}`, { pool: text })
+    if (overlaps(block, subnet))
+      throw new CnmError(
+        'ERR_POOL_INVALID',
+        `subnet ${text} cannot be used, because of ${formatCidr(block)}: ${why}`,
+        { pool: text, block: formatCidr(block) },
+      )
   if (hasGateway && subnet.length === BITS[subnet.family])
     throw new CnmError(
       'ERR_POOL_INVALID',
