@@ -56,6 +56,17 @@ export function overview(commands: readonly Command[]): string {
   ])
 }
 
+/** The verbs below one word: `cnm network --help`. */
+export function groupHelp(group: string, commands: readonly Command[]): string {
+  const width = Math.max(...commands.map(({ name }) => name.length))
+  return sections([
+    ['SYNOPSIS', [`cnm ${group} COMMAND [OPTIONS] ...`]],
+    ['COMMANDS', commands.map(({ name, summary }) => `${name.padEnd(width)}  ${summary}`)],
+    ['EXIT STATUS', EXIT_STATUS],
+    ['SEE ALSO', [`cnm ${group} COMMAND --help`]],
+  ])
+}
+
 const sections = (list: [string, string[]][]) =>
   list
     .filter(([, lines]) => lines.length)

@@ -12,7 +12,7 @@ import { serveCommand } from './commands/serve'
 import { upkeepCommands } from './commands/upkeep'
 import { completion, SHELLS, type Shell } from './completion'
 import { connect } from './connection'
-import { helpOf, optionsOf, overview } from './help'
+import { groupHelp, helpOf, optionsOf, overview } from './help'
 import type { Io } from './output'
 
 const completionCommand: Command = {
@@ -62,6 +62,11 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
     const topic = asked
       ? COMMANDS.find(({ name, aliases }) => name === asked || aliases?.includes(asked))
       : undefined
+    const group = groupOf(asked)
+    if (!topic && group.length) {
+      io.out(groupHelp(asked, group))
+      return 0
+    }
     if (asked && !topic) throw new UsageError(`no such command: ${asked}`)
     const text = topic ? helpOf(topic) : overview(COMMANDS)
     if (first === undefined) io.error(text)
@@ -70,6 +75,11 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
   }
   if (first === '--version' || first === 'version') {
     io.out(`cnm ${VERSION}\n`)
+    return 0
+  }
+  const group = groupOf(first)
+  if (group.length && (words[1] === '--help' || words[1] === '-h')) {
+    io.out(groupHelp(first, group))
     return 0
   }
   const { command, rest } = find(words)
@@ -101,6 +111,9 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
   }
 }
 
+/** The verbs that begin with this word; none for a verb of one word. */
+const groupOf = (word: string) => COMMANDS.filter(({ name }) => name.startsWith(`${word} `))
+
 function find(words: readonly string[]): { command: Command; rest: readonly string[] } {
   for (const length of [2, 1]) {
     const name = words.slice(0, length).join(' ')
@@ -108,7 +121,7 @@ function find(words: readonly string[]): { command: Command; rest: readonly stri
     if (command) return { command, rest: words.slice(length) }
   }
   const [first = ''] = words
-  const group = COMMANDS.filter(({ name }) => name.startsWith(`${first} `))
+  const group = groupOf(first)
   if (group.length) {
     const verbs = group.map(({ name }) => name.slice(first.length + 1))
     const near = words[1] && nearest(words[1], verbs)

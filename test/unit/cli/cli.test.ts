@@ -346,6 +346,17 @@ describe('the command line', () => {
     expect(ran.error).toMatch(error)
   })
 
+  test.each(['network', 'sandbox'])('help for the group %s', async group => {
+    const { code, out, error } = await cnm([group, '--help'])
+    expect([code, error]).toEqual([0, ''])
+    for (const { name, summary } of COMMANDS.filter(command => command.name.startsWith(`${group} `)))
+      expect(out).toMatch(new RegExp(`${name} +${summary}`))
+    expect(out).not.toContain('completion')
+    expect(await cnm([group, '-h'])).toEqual({ code, out, error })
+    expect(await cnm(['help', group])).toEqual({ code, out, error })
+    expect((await cnm([group])).code).toBe(2)
+  })
+
   test('help for each verb, its options included', async () => {
     expect((await cnm(['--help'])).out).toMatch(/COMMANDS/)
     expect((await cnm(['--version'])).out).toMatch(/^cnm \d+\.\d+\.\d+\n$/)
