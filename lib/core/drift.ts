@@ -1,5 +1,5 @@
-import type { KernelEvent, Link, Watch } from '../kernel/kernel'
-import { shadowed } from '../ipam/host'
+import type { KernelEvent, Link, Route, Rule, Watch } from '../kernel/kernel'
+import { MAIN_TABLE, shadowed } from '../ipam/host'
 import { check, type World } from './check'
 import type { Context } from './context'
 
@@ -22,7 +22,7 @@ export class DriftWatch {
   }
 
   async start(): Promise<void> {
-    this.#watch = this.#context.host.watch(['link', 'address', 'route'], event => this.#hear(event))
+    this.#watch = this.#context.host.watch(['link', 'address', 'route', 'rule'], event => this.#hear(event))
     for (const link of await this.#context.host.links())
       if (!this.#links.has(link.index)) this.#links.set(link.index, link)
   }
@@ -41,8 +41,11 @@ export class DriftWatch {
         this.#context.reaper.gone(this.#context.host, event.link.name)
       }
     }
-    if (event.topic === 'route') this.#look(event)
-    else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
+    if (event.topic === 'route') {
+      if (event.change === 'set') this.#look(event.route)
+    } else if (event.topic === 'rule') {
+      if (event.change === 'set') void this.#follow(event.rule)
+    } else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
   }
 
   /** Only what takes something of ours away, or changes it. */
@@ -56,28 +59,60 @@ export class DriftWatch {
     return this.#context.wantedLinks.has(this.#links.get(event.address.link)?.name ?? '')
   }
 
-  #look(event: KernelEvent): void {
-    const networks = this.#world.networks().filter(({ ipam }) => ipam.length)
+  /** A new route: whether one outside the main table takes anything is for the rules to say. */
+  #look(route: Route): void {
+    if (route.table === MAIN_TABLE) this.#tell([route], [])
+    else if (this.#networks().length)
+      void this.#later(async () => this.#tell([route], await this.#context.host.rules()))
+  }
+
+  /** A new rule: from now on the routes of its table may take what they did not take before. */
+  #follow({ family, table }: Rule): Promise<void> {
+    if (table === MAIN_TABLE || !this.#networks().length) return Promise.resolve()
+    return this.#later(async () => {
+      const { host } = this.#context
+      const [routes, rules] = await Promise.all([host.routes(), host.rules()])
+      const led = routes.filter(route => route.table === table && route.family === family)
+      this.#tell(led, rules)
+    })
+  }
+
+  #networks() {
+    return this.#world.networks().filter(({ ipam }) => ipam.length)
+  }
+
+  #tell(routes: readonly Route[], rules: readonly Rule[]): void {
+    const networks = this.#networks()
     const candidates = networks.map(({ id, name, ipam }) => ({
       id,
       name,
       subnets: ipam.map(({ subnet }) => subnet),
     }))
-    if (shadowed(candidates, event).length === 0) return
     // Our own bridges have routes to our subnets, too.
     const own = networks.flatMap(({ hostLinks }) => hostLinks)
-    for (const { network, subnet, route, loser } of shadowed(candidates, event, own, [
-      ...this.#links.values(),
-    ])) {
-      // A wider route that only leads past the network takes nothing from it.
-      if (loser !== 'network') continue
-      const found = networks.find(({ id }) => id === network)
-      if (found)
+    const links = [...this.#links.values()]
+    for (const each of routes)
+      for (const { network, subnet, route } of shadowed(candidates, each, rules, own, links)) {
+        const found = networks.find(({ id }) => id === network)
+        if (found)
+          this.#context.events.emit({
+            type: 'network.shadowed',
+            network: { id: found.id, name: found.name, driver: found.driver },
+            subnet,
+            route,
+          })
+      }
+  }
+
+  async #later(act: () => Promise<void>): Promise<void> {
+    try {
+      await act()
+    } catch (error) {
+      if (this.#watch)
         this.#context.events.emit({
-          type: 'network.shadowed',
-          network: { id: found.id, name: found.name, driver: found.driver },
-          subnet,
-          route,
+          type: 'problem',
+          message: 'cannot see whether a new route of the host takes the traffic of a network',
+          error,
         })
     }
   }

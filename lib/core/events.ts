@@ -34,7 +34,7 @@ export type CnmEvent = { time: number } & (
   | { type: 'drift'; differences: Difference[] }
   /** The firewall was changed by somebody else, or cannot do what it should. */
   | { type: 'firewall.repaired' | 'firewall.problem'; problems: FirewallProblem[] }
-  /** A route of the host (a VPN, say) now covers the subnet of a network. */
+  /** A route of the host (a VPN, say) now takes packets for the subnet of a network: it is more specific, or its table comes first. */
   | { type: 'network.shadowed'; network: NetworkRef; subnet: string; route: string }
   /** The cluster's store is (again) there, or not: networks that span hosts cannot be changed meanwhile. */
   | { type: 'cluster.connected'; host: string; store: string }

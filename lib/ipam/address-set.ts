@@ -22,8 +22,10 @@ export const next = (at: Offset): Offset =>
   typeof at === 'number' && at < Number.MAX_SAFE_INTEGER ? at + 1 : offset(BigInt(at) + 1n)
 export const previous = (at: Offset): Offset => (typeof at === 'number' ? at - 1 : offset(at - 1n))
 
-const segmentOf = (at: Offset): Offset =>
-  typeof at === 'number' ? Math.floor(at / SEGMENT) : offset(at >> SEGMENT_BITS)
+const segmentOf = (at: Offset): Offset => {
+  if (typeof at !== 'number') return offset(at >> SEGMENT_BITS)
+  return at < SEGMENT ? 0 : Math.floor(at / SEGMENT)
+}
 const placeOf = (at: Offset): number => (typeof at === 'number' ? at >>> 0 : Number(at & 0xffffffffn))
 const join = (segment: Offset, place: number): Offset =>
   typeof segment === 'number' && segment < 2_097_152 // 2^21: the product stays a safe integer

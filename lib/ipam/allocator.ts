@@ -50,6 +50,8 @@ export interface Holding {
 export class Allocator {
   private readonly spaces = new Map<string, Record<Family, Space>>()
   private readonly views = new Map<string, { view: View; space: Space }>()
+  /** The one looked up last: requests come in runs on the same pool. */
+  private recent: { view: View; space: Space } | undefined
   private readonly owners = new OwnerNames()
   private readonly quarantine: number
   private readonly now: () => number
@@ -84,6 +86,7 @@ export class Allocator {
   releasePool(id: string): void {
     const { view, space } = this.lookup(id)
     this.views.delete(id)
+    this.recent = undefined
     view.pool.views.delete(view)
     view.drop()
     if (view.pool.views.size === 0) space.remove(view.pool)
@@ -180,8 +183,12 @@ export class Allocator {
   }
 
   private lookup(id: string): { view: View; space: Space } {
+    if (this.recent !== undefined && this.recent.view.id === id) return this.recent
     const found = this.views.get(id)
-    if (found !== undefined) return found
+    if (found !== undefined) {
+      this.recent = found
+      return found
+    }
     parsePoolId(id)
     throw new CnmError('ERR_POOL_NOT_FOUND', `pool ${id} is not allocated`, { poolId: id })
   }

@@ -7,9 +7,9 @@
  * prefix shorter than a registry ever hands out claims no particular network, and if it counted, no subnet at all
  * would be left to choose.
  */
-import { type Cidr, contains, type Family, formatCidr, network, overlaps, parseCidr } from '../base/cidr'
+import { type Cidr, type Family, formatCidr, network, overlaps, parseCidr } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
-import type { Address, KernelEvent, Link, Route, Rule } from '../kernel/kernel'
+import type { Address, Link, Route, Rule } from '../kernel/kernel'
 import { readCidr } from './text'
 
 /** What there is to see; lists as {@link Stack} gives them. */
@@ -32,7 +32,7 @@ export interface UsedSubnet {
 
 /** Shortest prefix that claims a network: IANA hands out IPv4 by /8; fc00::/7 is the widest IPv6 block with an owner. */
 const SHORTEST: Record<Family, number> = { 4: 8, 6: 7 }
-const MAIN_TABLE = 254 // linux/rtnetlink.h RT_TABLE_MAIN
+export const MAIN_TABLE = 254 // linux/rtnetlink.h RT_TABLE_MAIN
 const LOCAL_TABLE = 255 // RT_TABLE_LOCAL
 const LINK_LOCAL: Cidr = parseCidr('fe80::/10')
 const MULTICAST: Record<Family, Cidr> = { 4: parseCidr('224.0.0.0/4'), 6: parseCidr('ff00::/8') }
@@ -100,40 +100,57 @@ export interface Shadow {
   subnet: string
   /** `route 172.18.0.0/16 dev tun0` */
   route: string
-  /**
-   * `network`: the route takes the network's packets (it is at least as specific, or in a table looked up first).
-   * `route`: the network takes packets meant for the route, whose destinations become unreachable from here.
-   */
-  loser: 'network' | 'route'
 }
 
+/** The kernel's own metric for the route of a connected subnet: 0; net/ipv6/addrconf.c IP6_RT_PRIO_ADDRCONF. */
+const CONNECTED_METRIC: Record<Family, number> = { 4: 0, 6: 256 }
+
 /**
- * Which networks a route that has just appeared shadows, or is shadowed by. Nothing for other events, for routes of
- * our own links, and for default routes.
+ * The networks whose packets a route takes. In the main table, where the routes of our own subnets are, that needs a
+ * longer prefix, or the same with no worse metric; a wider route only leads past the network. In another table it needs
+ * a rule that leads there before the main table is asked. Nothing for routes of our own links and default routes.
  */
 export function shadowed(
   networks: readonly NetworkSubnets[],
-  event: KernelEvent,
+  route: Route,
+  rules: readonly Rule[],
   ownLinks: OwnLinks = [],
   links: readonly Link[] = [],
 ): Shadow[] {
-  if (event.topic !== 'route' || event.change !== 'set') return []
-  const { route } = event
-  if (!isClaim(route)) return []
-  if (route.link !== undefined && ownIndexes(ownLinks, links).has(route.link)) return []
-  const claim = claimed(route.destination)
+  const claim = isClaim(route) ? claimed(route.destination) : undefined
   if (claim === undefined) return []
+  if (route.link !== undefined && ownIndexes(ownLinks, links).has(route.link)) return []
   const description = describeRoute(route, namesOf(links))
   const found: Shadow[] = []
   for (const { id, name, subnets } of networks)
     for (const subnet of subnets) {
       const ours = readCidr(subnet)
-      if (!overlaps(ours, claim)) continue
-      const wins = route.table !== MAIN_TABLE || contains(ours, claim)
-      found.push({ network: id, name, subnet, route: description, loser: wins ? 'network' : 'route' })
+      if (overlaps(ours, claim) && takes(route, claim, ours, rules))
+        found.push({ network: id, name, subnet, route: description })
     }
   return found
 }
+
+function takes(route: Route, claim: Cidr, ours: Cidr, rules: readonly Rule[]): boolean {
+  if (route.table === MAIN_TABLE) {
+    if (claim.length === ours.length) return route.metric <= CONNECTED_METRIC[claim.family]
+    return claim.length > ours.length
+  }
+  const own = rules.filter(({ family }) => family === claim.family)
+  // a rule for the main table with a selector serves some packets only; the others go on to the next rule
+  const main = own.filter(rule => rule.table === MAIN_TABLE && !isSelective(rule))
+  const before = Math.min(...main.map(({ priority }) => priority))
+  const narrow = claim.length > ours.length ? claim : ours
+  return own.some(
+    ({ table, priority, destination }) =>
+      table === route.table &&
+      priority < before &&
+      (destination === undefined || overlaps(readCidr(destination), narrow)),
+  )
+}
+
+const isSelective = ({ source, destination, mark, iif, oif }: Rule): boolean =>
+  [source, destination, mark, iif, oif].some(selector => selector !== undefined)
 
 const rank = (route: Route): number => (route.table === MAIN_TABLE ? 0 : route.table === LOCAL_TABLE ? 2 : 1)
 

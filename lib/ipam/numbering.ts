@@ -108,33 +108,77 @@ const hexDigit = (c: number): number =>
 
 const scratch: Words = [0, 0, 0, 0]
 
+/** 0 to 255 in hexadecimal, and in two digits. */
+const HEX = Array.from({ length: 256 }, (_, n) => n.toString(16))
+const HEX2 = HEX.map(text => text.padStart(2, '0'))
+/** Last two digits with the length behind, for all pools of a length. */
+const TAILS6: ({ bare: string[]; padded: string[] } | undefined)[] = []
+
+/** How many of the texts before the last group are remembered: a power of two. */
+const HEADS = 64
+/** Where the text before its last group is remembered: by the three characters before the last colon, at `i`. */
+const slotOf = (text: string, i: number): number =>
+  (text.charCodeAt(i - 1) ^ (text.charCodeAt(i - 2) << 3) ^ (text.charCodeAt(i - 3) << 1)) & (HEADS - 1)
+
 class Numbering6 extends Numbering {
   private readonly base: Words
   /** The bits that vary inside the pool. */
   private readonly host: Words
-  /** Offset / 2^16 of the address written last, and its text up to the last group: addresses come in runs. */
-  private recent = -1
-  private head = ''
+  private readonly tails: { bare: string[]; padded: string[] }
+  /** Offset / 2^16 and the text up to the last group, of addresses written and read before: they come in runs. */
+  private readonly written: { upper: number; head: string }[] = []
+  private readonly read: { upper: number; head: string }[] = []
 
   constructor(pool: Cidr) {
     super(pool)
     this.base = toWords(this.first)
     this.host = toWords((1n << BigInt(BITS[6] - pool.length)) - 1n)
+    this.tails = TAILS6[pool.length] ??= {
+      bare: HEX.map(text => text + this.suffix),
+      padded: HEX2.map(text => text + this.suffix),
+    }
   }
 
   cidrOf(at: Offset): string {
-    return this.addressOf(at) + this.suffix
+    if (!this.hasHead(at)) return this.plain(at) + this.suffix
+    const high = (at & 0xffff) >>> 8
+    const tail = high === 0 ? this.tails.bare[at & 255]! : HEX[high]! + this.tails.padded[at & 255]!
+    return this.headOf(Math.floor(at / 65_536)) + tail
   }
 
   addressOf(at: Offset): string {
-    if (typeof at !== 'number' || (at & 0xffff) === 0 || this.length > 112) return this.plain(at)
-    const upper = Math.floor(at / 65_536)
-    if (upper !== this.recent) {
-      // the last group is not zero, so how the others are shortened does not depend on it
-      this.head = this.plain(upper * 65_536 + 1).slice(0, -1)
-      this.recent = upper
-    }
-    return this.head + (at & 0xffff).toString(16)
+    return this.hasHead(at)
+      ? this.headOf(Math.floor(at / 65_536)) + (at & 0xffff).toString(16)
+      : this.plain(at)
+  }
+
+  /** When the last group is not zero, how the others are shortened does not depend on it. */
+  private hasHead(at: Offset): at is number {
+    return typeof at === 'number' && (at & 0xffff) !== 0 && this.length <= 112
+  }
+
+  private headOf(upper: number): string {
+    const known = this.written[upper % HEADS]
+    if (known !== undefined && known.upper === upper) return known.head
+    const head = this.plain(upper * 65_536 + 1).slice(0, -1)
+    const entry = { upper, head }
+    this.written[upper % HEADS] = entry
+    if (head.length > 3) this.read[slotOf(head, head.length - 1)] = entry
+    return head
+  }
+
+  /** The offset, when what stands before the last group was met before. */
+  private remembered(text: string, end: number): Offset | undefined {
+    let colon = end - 1
+    while (colon > 2 && end - colon < 5 && text.charCodeAt(colon) !== 58) colon--
+    if (colon < 3 || colon === end - 1 || text.charCodeAt(colon) !== 58) return undefined
+    const entry = this.read[slotOf(text, colon)]
+    if (entry === undefined || entry.head.length !== colon + 1 || !text.startsWith(entry.head))
+      return undefined
+    let low = 0
+    for (let i = colon + 1; i < end; i++) low = low * 16 + hexDigit(text.charCodeAt(i))
+    // NaN when there was something else than digits
+    return low >= 0 ? entry.upper * 65_536 + low : undefined
   }
 
   private plain(at: Offset): string {
@@ -145,13 +189,8 @@ class Numbering6 extends Numbering {
   }
 
   protected quick(text: string, end: number): Offset | undefined {
-    const { head } = this
-    if (this.recent >= 0 && end - head.length <= 4 && end > head.length && text.startsWith(head)) {
-      let low = 0
-      for (let i = head.length; i < end; i++) low = low * 16 + hexDigit(text.charCodeAt(i))
-      // NaN when there was something else than digits
-      if (low >= 0) return this.recent * 65_536 + low
-    }
+    const known = this.remembered(text, end)
+    if (known !== undefined) return known
     if (!parse6(text, scratch, end)) return undefined
     const [w0, w1, w2, w3] = scratch
     const { base, host } = this
@@ -165,7 +204,11 @@ class Numbering6 extends Numbering {
     const o1 = (w1 & host[1]) >>> 0
     const o2 = (w2 & host[2]) >>> 0
     const o3 = (w3 & host[3]) >>> 0
-    if (o1 === 0 && o2 < 2_097_152 && (w0 & host[0]) === 0) return o2 * 4_294_967_296 + o3
+    if (o1 === 0 && o2 < 2_097_152 && (w0 & host[0]) === 0) {
+      const at = o2 * 4_294_967_296 + o3
+      if (this.hasHead(at)) this.headOf(Math.floor(at / 65_536)) // so that it is remembered
+      return at
+    }
     return offset(
       (BigInt((w0 & host[0]) >>> 0) << 96n) | (BigInt(o1) << 64n) | (BigInt(o2) << 32n) | BigInt(o3),
     )

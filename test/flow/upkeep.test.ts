@@ -262,6 +262,26 @@ describe('drift', () => {
     )
     expect(await heard).toMatchObject({ network: { id: web.id }, subnet: '10.1.0.0/24' })
   })
+
+  test('a wider route is not, until a rule asks its table before the main one', async () => {
+    const { kernel, controller, web } = await scene()
+    const heard: string[] = []
+    const told = new Promise<void>(resolve => {
+      controller.on('network.shadowed', ({ network, route }) => {
+        heard.push(route)
+        if (network.id === web.id) resolve()
+      })
+    })
+    await meddle(
+      host(kernel),
+      { op: 'addLink', link: { kind: 'dummy', name: 'vpn0', up: true } },
+      { op: 'addRoute', route: { destination: '10.0.0.0/8', link: 'vpn0' } },
+      { op: 'addRoute', route: { destination: '10.0.0.0/8', link: 'vpn0', table: 52 } },
+    )
+    await meddle(host(kernel), { op: 'addRule', rule: { family: 4, priority: 5270, table: 52 } })
+    await told
+    expect(new Set(heard)).toEqual(new Set(['route 10.0.0.0/8 dev vpn0 table 52']))
+  })
 })
 
 test('gc keeps the containers that live, and deletes the others with all they have', async () => {

@@ -6,7 +6,7 @@ import {
   type UsedSubnet,
   usedSubnets,
 } from '../../../lib/ipam/host'
-import type { Address, KernelEvent, Link, Route, Rule } from '../../../lib/kernel/kernel'
+import type { Address, Link, Route, Rule } from '../../../lib/kernel/kernel'
 
 const link = (index: number, name: string): Link => ({
   index,
@@ -163,47 +163,64 @@ describe('shadowed', () => {
     { id: 'n1', name: 'web', subnets: ['172.18.0.0/16', 'fd00:1::/64'] },
     { id: 'n2', name: 'db', subnets: ['172.19.0.0/16'] },
   ]
-  const set = (made: Route): KernelEvent => ({ topic: 'route', change: 'set', route: made })
+  const rule = (priority: number, table: number, more: Partial<Rule> = {}): Rule => ({
+    family: 4,
+    priority,
+    table,
+    ...more,
+  })
+  /** As every host has them: local, main, default. */
+  const RULES = [rule(0, 255), rule(32_766, 254), rule(32_767, 253)]
+  const look = (made: Route, rules: Rule[] = []) =>
+    shadowed(networks, made, [...RULES, ...rules], ['cnm-web'], LINKS)
+  const names = (made: Route, rules?: Rule[]) => look(made, rules).map(({ name }) => name)
 
   test('a route inside or equal to the subnet takes its packets', () => {
-    expect(shadowed(networks, set(route('172.18.4.0/24', { link: 3 })), ['cnm-web'], LINKS)).toEqual([
-      {
-        network: 'n1',
-        name: 'web',
-        subnet: '172.18.0.0/16',
-        route: 'route 172.18.4.0/24 dev tun0',
-        loser: 'network',
-      },
+    expect(look(route('172.18.4.0/24', { link: 3 }))).toEqual([
+      { network: 'n1', name: 'web', subnet: '172.18.0.0/16', route: 'route 172.18.4.0/24 dev tun0' },
     ])
-    expect(shadowed(networks, set(route('172.19.0.0/16', { link: 3 })))).toMatchObject([
-      { name: 'db', loser: 'network' },
-    ])
-    expect(shadowed(networks, set(route('fd00:1::/96', { link: 3 })))).toMatchObject([
-      { subnet: 'fd00:1::/64' },
-    ])
+    expect(names(route('172.19.0.0/16', { link: 3 }))).toEqual(['db'])
+    expect(look(route('fd00:1::/96', { link: 3, metric: 1024 }))).toMatchObject([{ subnet: 'fd00:1::/64' }])
+    expect(names(route('172.18.4.0/24', { type: 'unreachable' }))).toEqual(['web'])
   })
 
-  test('a wider route loses its packets to the networks, except in a table that is looked up first', () => {
-    expect(shadowed(networks, set(route('172.16.0.0/12', { link: 3 })))).toMatchObject([
-      { name: 'web', loser: 'route' },
-      { name: 'db', loser: 'route' },
-    ])
-    expect(shadowed(networks, set(route('172.16.0.0/12', { link: 3, table: 52 })))).toMatchObject([
-      { name: 'web', loser: 'network' },
-      { name: 'db', loser: 'network' },
-    ])
+  test('an equal route with a worse metric than that of the bridge waits behind it', () => {
+    expect(names(route('172.19.0.0/16', { link: 3, metric: 100 }))).toEqual([])
+    expect(names(route('172.19.4.0/24', { link: 3, metric: 100 }))).toEqual(['db'])
+    expect(names(route('fd00:1::/64', { link: 3, metric: 1024 }))).toEqual([])
+    expect(names(route('fd00:1::/64', { link: 3, metric: 256 }))).toEqual(['web'])
   })
 
-  test('nothing for our own links, defaults, other subnets, other events', () => {
+  test('a wider route leads past the networks', () => {
+    expect(names(route('172.16.0.0/12', { link: 3 }))).toEqual([])
+    expect(names(route('fd00::/16', { link: 3, metric: 1 }))).toEqual([])
+  })
+
+  test('in another table it takes what a rule sends there before the main table is asked', () => {
+    const vpn = route('172.16.0.0/12', { link: 3, table: 52 })
+    expect(names(vpn)).toEqual([])
+    expect(names(vpn, [rule(5270, 52)])).toEqual(['web', 'db'])
+    expect(names(vpn, [rule(5270, 52, { mark: 1 })])).toEqual(['web', 'db'])
+    expect(names(vpn, [rule(32_766, 52)])).toEqual([])
+    expect(names(vpn, [rule(40_000, 52)])).toEqual([])
+    expect(names(vpn, [rule(5270, 53)])).toEqual([])
+    expect(names(vpn, [rule(5270, 52, { family: 6 })])).toEqual([])
+    expect(names(vpn, [rule(5270, 52, { destination: '172.19.0.0/24' })])).toEqual(['db'])
+    expect(names(route('172.18.9.0/24', { link: 3, table: 253 }))).toEqual([])
+    // all that is left for the main table goes there first
+    expect(names(vpn, [rule(100, 254), rule(5270, 52)])).toEqual([])
+    expect(names(vpn, [rule(100, 254, { source: '10.0.0.0/8' }), rule(5270, 52)])).toEqual(['web', 'db'])
+    expect(names(route('172.18.0.9/32', { type: 'local', link: 3, table: 255 }), [])).toEqual(['web'])
+  })
+
+  test('nothing for our own links, defaults, other subnets, what is no destination', () => {
     const none = [
-      set(route('172.18.0.0/16', { link: 4 })),
-      set(route('0.0.0.0/0', { link: 3 })),
-      set(route('128.0.0.0/1', { link: 3 })),
-      set(route('172.18.255.255/32', { type: 'broadcast', link: 3 })),
-      set(route('10.0.0.0/8', { link: 3 })),
-      { topic: 'route', change: 'removed', route: route('172.18.0.0/16', { link: 3 }) } as const,
-      { topic: 'overrun' } as const,
+      route('172.18.0.0/16', { link: 4 }),
+      route('0.0.0.0/0', { link: 3 }),
+      route('128.0.0.0/1', { link: 3 }),
+      route('172.18.255.255/32', { type: 'broadcast', link: 3 }),
+      route('10.0.0.0/8', { link: 3 }),
     ]
-    for (const event of none) expect(shadowed(networks, event, ['cnm-web'], LINKS)).toEqual([])
+    for (const made of none) expect(look(made)).toEqual([])
   })
 })

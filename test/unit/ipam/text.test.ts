@@ -1,7 +1,7 @@
 /** The quick readers and writers against the general ones: same answers, whatever the input. */
 import { isIPv4, isIPv6 } from 'node:net'
 import fc from 'fast-check'
-import { formatIp, network, parseCidr, parseIp } from '../../../lib/base/cidr'
+import { contains, firstOf, formatCidr, formatIp, network, parseCidr, parseIp } from '../../../lib/base/cidr'
 import { Numbering } from '../../../lib/ipam/numbering'
 import { format4, format6, parse4, parse6, readCidr, toWords, type Words } from '../../../lib/ipam/text'
 
@@ -145,5 +145,47 @@ test('Numbering reads other spellings and refuses the other family', () => {
   const four = Numbering.of(parseCidr('10.0.0.0/24'))
   expect(() => four.offsetOf('::ffff:10.0.0.1')).toThrow(
     expect.objectContaining({ code: 'ERR_INVALID_ADDRESS' }),
+  )
+})
+
+test('an IPv6 address read after its neighbours were written or read is the same, however it is spelt', () => {
+  const group = fc.constantFrom('0', '1', '00a', 'ffff', 'FFFF', '1f', '0001', '12345', 'g', '')
+  const tail = fc.array(group, { minLength: 1, maxLength: 5 }).map(groups => groups.join(':'))
+  fc.assert(
+    fc.property(
+      fc.constantFrom('fd00::/64', 'fd00:1:2:3::/64', 'fd00::/112', '::ff00:0:0/96', 'fd00::1:0:0/104'),
+      fc.array(
+        fc.tuple(fc.nat(), fc.boolean(), fc.constantFrom('fd00::', 'fd00:1:2:3:', '::', 'fd00:0:0:0:'), tail),
+      ),
+      (pool, steps) => {
+        const numbering = Numbering.of(parseCidr(pool))
+        const limit = Number(numbering.last) < 2 ** 40 ? Number(numbering.last) : 2 ** 40
+        for (const [n, write, head, text] of steps) {
+          const at = (n * 7919) % (limit + 1)
+          if (write) {
+            expect(numbering.cidrOf(at)).toBe(
+              formatCidr({ ...parseCidr(pool), value: firstOf(parseCidr(pool)) + BigInt(at) }),
+            )
+            expect(numbering.offsetOf(numbering.cidrOf(at))).toBe(at)
+          }
+          const spelt = head + text
+          let expected: unknown
+          try {
+            const ip = parseIp(spelt)
+            expected = contains(parseCidr(pool), ip) ? ip.value - firstOf(parseCidr(pool)) : undefined
+          } catch {
+            expected = undefined
+          }
+          let got: unknown
+          try {
+            got = BigInt(numbering.offsetOf(spelt))
+          } catch {
+            got = undefined
+          }
+          expect(got).toBe(expected)
+        }
+      },
+    ),
+    { numRuns: 200 },
   )
 })
