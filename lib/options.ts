@@ -304,6 +304,8 @@ export const ControllerOptions = z
       .default(false),
     /** Containers that are alive: their sandboxes are kept at start, others are swept. Default: those whose namespace is in use. */
     activeSandboxes: z.array(z.string()).optional(),
+    /** Bring the kernel to the stored state at start. If not, `check()` tells what differs. */
+    repairAtStart: z.boolean().default(true),
     /** How many namespaces to keep ready for createSandbox. */
     warmSandboxes: z.number().int().min(0).max(1024).default(0),
     /** Seed of the ULA prefix for IPv6 networks that ask for no subnet; default: the machine id. */

@@ -5,6 +5,7 @@ import { VERSION } from '../api/version'
 import { parseArgs, UsageError } from './args'
 import type { Client } from './client'
 import type { Command } from './command'
+import { cniCommand } from './commands/cni'
 import { graphCommand } from './commands/graph'
 import { networkCommands } from './commands/network'
 import { sandboxCommands } from './commands/sandbox'
@@ -38,6 +39,7 @@ export const COMMANDS: readonly Command[] = [
   ...sandboxCommands,
   ...upkeepCommands,
   graphCommand,
+  cniCommand,
   completionCommand,
 ]
 

@@ -37,7 +37,8 @@ export async function restore(context: Context, records: StoredRecord[], world: 
   for (const network of networks.values())
     if (network.record.deleting)
       await tolerate(context, `finish the delete of network ${network.name}`, () => network.remove())
-  if (records.some(({ kind }) => kind !== 'meta'))
+  if (!context.settings.repairAtStart) context.log.info('the kernel is not compared with the desired state')
+  else if (records.some(({ kind }) => kind !== 'meta'))
     await tolerate(context, 'compare the kernel with the desired state', () =>
       repair(context, world, { lenient: true }),
     )

@@ -63,7 +63,12 @@ const RULES: Rule[] = [
     values: ['lib/base', 'lib/options', ...PURE],
     types: [...NOUNS, 'lib/core', ...PARTS, 'lib/driver'],
   },
-  { of: ['lib/cli'], values: ['lib/base', 'lib/api', 'lib/index', ...NOUNS], types: [...PARTS, 'lib/core'] },
+  { of: ['lib/cni'], values: ['lib/base', 'lib/index', ...NOUNS], types: [...PARTS, 'lib/core'] },
+  {
+    of: ['lib/cli'],
+    values: ['lib/base', 'lib/api', 'lib/cni', 'lib/index', ...NOUNS],
+    types: [...PARTS, 'lib/core'],
+  },
   // Models and suites: the contracts, the default allocator behind the mock, the words of kernel errors, a controller to drive.
   {
     of: ['lib/testing'],
