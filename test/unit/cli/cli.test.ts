@@ -317,7 +317,7 @@ test('graph', async () => {
 describe('the command line', () => {
   test.each<[string[], number, RegExp]>([
     [[], 2, /^NAME\n {2}cnm - /],
-    [['nix'], 2, /^cnm: no such command: nix\n/],
+    [['nonsense'], 2, /^cnm: no such command: nonsense\n/],
     [['netwrok'], 2, /did you mean network\?/],
     [['network'], 2, /^cnm: cnm network is followed by connect, create/],
     [['network', 'creat'], 2, /did you mean create\?/],
