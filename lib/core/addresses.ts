@@ -42,6 +42,7 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
       scope: wanted.scope,
       [family === 4 ? 'ipv4' : 'ipv6']: given,
       options: settings.options,
+      subnets: settings.config.flatMap(({ subnet }) => subnet ?? []),
       used,
       force: settings.force,
       skipGateway: wanted.skipGateway.includes(family),

@@ -15,6 +15,7 @@ import {
 import { CnmError, isCnmError } from '../base/errors'
 import { atomically, type Undo } from '../base/undo'
 import { type AddressPurpose, GATEWAY_DATA, type IpamDriver, type PoolAnswer } from './contract'
+import { optionsWithout } from './pool-options'
 import { clashes, refuseClash, type UsedSubnet } from './host'
 
 /** What the user says about one subnet of a network. Empty: all is chosen. */
@@ -40,6 +41,8 @@ export interface NetworkIpamRequest {
   ipv6?: readonly IpamConfig[]
   /** For {@link IpamDriver.requestPool}. */
   options?: Record<string, string>
+  /** Every explicit subnet of the network, of the other family too; those of this request when absent. */
+  subnets?: readonly string[]
   /** What the host uses: see `usedSubnets`. */
   used?: readonly UsedSubnet[]
   /** Take an explicit subnet even though the host uses it. */
@@ -86,7 +89,9 @@ export async function allocateNetwork(driver: IpamDriver, request: NetworkIpamRe
   return atomically(async undo => {
     const space = request.space ?? (await driver.defaultAddressSpaces())[scope]
     const used = scope === 'local' ? (request.used ?? []) : []
-    const task: Task = { ...request, driver, space, used, force: request.force ?? false }
+    const explicit = [...(request.ipv4 ?? []), ...(request.ipv6 ?? [])].flatMap(({ subnet }) => subnet ?? [])
+    const subnets = (request.subnets ?? explicit).map(text => network(parseCidr(text)))
+    const task: Task = { ...request, driver, space, used, subnets, force: request.force ?? false }
     const take = async (family: Family, configs: readonly IpamConfig[] | undefined) => {
       const taken: PoolAllocation[] = []
       if (configs === undefined) return taken
@@ -109,7 +114,8 @@ export async function replayNetwork(
 ): Promise<NetworkIpam> {
   return atomically(async undo => {
     const space = request.space ?? (await driver.defaultAddressSpaces())[request.scope ?? 'local']
-    const task: Task = { ...request, driver, space, used: [], force: true }
+    const subnets = [...had.ipv4, ...had.ipv6].map(({ pool }) => parseCidr(pool))
+    const task: Task = { ...request, driver, space, used: [], subnets, force: true }
     const again = async (family: Family, allocations: readonly PoolAllocation[]) => {
       const taken: PoolAllocation[] = []
       for (const allocation of allocations) {
@@ -161,6 +167,8 @@ interface Task {
   space: string
   options?: Record<string, string>
   used: readonly UsedSubnet[]
+  /** All subnets of the network that are known before. */
+  subnets: readonly Cidr[]
   force: boolean
   reserves?: readonly string[]
 }
@@ -238,7 +246,10 @@ async function allocateOne(
 }
 
 async function takePool(task: Task, family: Family, config: IpamConfig, undo: Undo): Promise<PoolAnswer> {
-  const { driver, space, options, used, force } = task
+  const { driver, space, used, force } = task
+  const own = config.subnet === undefined ? undefined : network(parseCidr(config.subnet))
+  const others = task.subnets.filter(subnet => own === undefined || formatCidr(subnet) !== formatCidr(own))
+  const options = task.options && optionsWithout(task.options, others)
   const request = {
     space,
     family,

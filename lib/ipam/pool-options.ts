@@ -1,4 +1,5 @@
 /** The options of a pool of the default driver, as text from the user, to values. */
+import { isIP } from 'node:net'
 import { type Cidr, contains, formatIp, network, parseCidr, parseIp } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import { nearest } from '../base/parse'
@@ -43,6 +44,21 @@ export function poolSettings(
     }
   }
   return settings
+}
+
+/** The options of one pool of several: parts of the static range that lie in another one's subnet are that one's. */
+export function optionsWithout(
+  options: Record<string, string>,
+  others: readonly Cidr[],
+): Record<string, string> {
+  const { [POOL_OPTIONS.staticRange]: ranges, ...rest } = options
+  if (ranges === undefined || others.length === 0) return options
+  const own = ranges.split(',').filter(part => {
+    const first = part.trim().split(/[-/]/)[0] ?? ''
+    // what is no address is kept, and refused where it is read
+    return !isIP(first) || !others.some(subnet => subnet.value !== 0n && contains(subnet, parseIp(first)))
+  })
+  return own.length > 0 ? { ...rest, [POOL_OPTIONS.staticRange]: own.join(',') } : rest
 }
 
 function flag(key: string, value: string): boolean {

@@ -142,6 +142,36 @@ test('no gateway when the network driver needs none, unless the user names one',
   expect(again.ipv4).toEqual(ipv4)
 })
 
+test('a static range is kept in the subnet that it lies in, in both families, and after a restart', async () => {
+  const options = { 'libcnm.ipam.static-range': '10.1.0.0/25, fd00:1::1-fd00:1::ff' }
+  const request = {
+    owner,
+    ipv4: [{ subnet: '10.1.0.0/24', gateway: '10.1.0.1' }],
+    ipv6: [{ subnet: 'fd00:1::/64', gateway: 'fd00:1::1' }],
+    options,
+  }
+  const first = async (
+    driver: ReturnType<typeof fresh>,
+    { ipv4, ipv6 }: Awaited<ReturnType<typeof allocateNetwork>>,
+  ) =>
+    Promise.all(
+      [...ipv4, ...ipv6].map(
+        async ({ poolId }) =>
+          (await driver.requestAddress(poolId, { owner: 'e', purpose: 'endpoint' })).address,
+      ),
+    )
+  const driver = fresh()
+  const taken = await allocateNetwork(driver, request)
+  expect(await first(driver, taken)).toEqual(['10.1.0.128/24', 'fd00:1::100/64'])
+  const again = fresh()
+  expect(await first(again, await replayNetwork(again, taken, { owner, options }))).toEqual([
+    '10.1.0.128/24',
+    'fd00:1::100/64',
+  ])
+  const stray = { ...request, options: { 'libcnm.ipam.static-range': '10.9.0.0/25' } }
+  await expect(allocateNetwork(fresh(), stray)).rejects.toEqual(code('ERR_INVALID_OPTION'))
+})
+
 test('a range as wide as the subnet is the subnet', async () => {
   const { ipv4 } = await allocateNetwork(fresh(), {
     owner,
