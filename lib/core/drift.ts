@@ -1,5 +1,6 @@
+import { overlaps, parseCidr } from '../base/cidr'
 import type { KernelEvent, Link, Route, Rule, Watch } from '../kernel/kernel'
-import { MAIN_TABLE, shadowed } from '../ipam/host'
+import { LOCAL_TABLE, MAIN_TABLE, shadowed } from '../ipam/host'
 import { check, type World } from './check'
 import type { Context } from './context'
 
@@ -62,8 +63,18 @@ export class DriftWatch {
   /** A new route: whether one outside the main table takes anything is for the rules to say. */
   #look(route: Route): void {
     if (route.table === MAIN_TABLE) this.#tell([route], [])
-    else if (this.#networks().length)
+    else if (this.#touches(route))
       void this.#later(async () => this.#tell([route], await this.#context.host.rules()))
+  }
+
+  /** Is it somebody else's, and does it overlap a subnet of ours? The kernel is asked for its rules only then. */
+  #touches({ table, destination, link }: Route): boolean {
+    if (table === LOCAL_TABLE) return false // an address of the host itself, which every gateway has
+    const networks = this.#networks()
+    const name = link === undefined ? undefined : this.#links.get(link)?.name
+    if (name !== undefined && networks.some(({ hostLinks }) => hostLinks.includes(name))) return false
+    const claim = parseCidr(destination)
+    return networks.some(({ ipam }) => ipam.some(({ subnet }) => overlaps(parseCidr(subnet), claim)))
   }
 
   /** A new rule: from now on the routes of its table may take what they did not take before. */

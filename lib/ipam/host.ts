@@ -33,7 +33,7 @@ export interface UsedSubnet {
 /** Shortest prefix that claims a network: IANA hands out IPv4 by /8; fc00::/7 is the widest IPv6 block with an owner. */
 const SHORTEST: Record<Family, number> = { 4: 8, 6: 7 }
 export const MAIN_TABLE = 254 // linux/rtnetlink.h RT_TABLE_MAIN
-const LOCAL_TABLE = 255 // RT_TABLE_LOCAL
+export const LOCAL_TABLE = 255 // RT_TABLE_LOCAL
 const LINK_LOCAL: Cidr = parseCidr('fe80::/10')
 const MULTICAST: Record<Family, Cidr> = { 4: parseCidr('224.0.0.0/4'), 6: parseCidr('ff00::/8') }
 
