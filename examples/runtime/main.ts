@@ -23,11 +23,18 @@ async function main(): Promise<void> {
     log: console,
   })
   console.log(`DOCKER_HOST=unix://${socket}`)
-  const stop = () => void runtime.close().then(() => process.exit())
+  // What does not close is told, and still ends the process: the next start sweeps what is left.
+  const stop = () =>
+    void runtime
+      .close()
+      .catch(complain)
+      .finally(() => process.exit())
   process.once('SIGINT', stop).once('SIGTERM', stop)
 }
 
-main().catch((error: unknown) => {
+function complain(error: unknown): void {
   console.error(isCnmError(error) ? `${error.code}: ${error.message}\n${error.next}` : error)
   process.exitCode = 1
-})
+}
+
+main().catch(complain)
