@@ -4,11 +4,12 @@ import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import type { Firewall, FirewallChange, FirewallNetwork, FirewallProblem } from './contract'
 import { Firewalld } from './firewalld'
+import { elementChanges } from './elements'
 import { dropProblem, findDrops, type ForwardChain } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { DockerHooks } from './hooks'
-import { Model, type Plan } from './model'
+import { type Delta, Model, type Plan } from './model'
 import {
   expectedListing,
   type Listing,
@@ -93,10 +94,9 @@ export class NftablesFirewall implements Firewall {
    * ago), so the whole of it is sent once; when that is refused as well, nothing has happened.
    */
   private take(plan: Plan): void {
-    const text = renderDelta(this.parts.name, plan)
     if (!this.adopted)
       try {
-        if (text) this.nft(text)
+        this.send(plan)
         plan.commit()
         return
       } catch (error) {
@@ -112,6 +112,13 @@ export class NftablesFirewall implements Firewall {
       this.model = modelOf(before)
       throw error
     }
+  }
+
+  private send(delta: Delta): void {
+    if (delta.removed.length + delta.added.length === 0) return
+    const { name, stack } = this.parts
+    if (stack.nftElements) stack.nftElements(name, elementChanges(delta))
+    else this.nft(renderDelta(name, delta))
   }
 
   state(): ReturnType<Firewall['state']> {

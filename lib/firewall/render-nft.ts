@@ -345,7 +345,8 @@ export function renderDelta(name: string, delta: Delta): string {
   return lines.join('\n')
 }
 
-function bySet(items: Item[]): Map<string, Item[]> {
+/** In the order in which the sets first come. */
+export function bySet(items: Item[]): Map<string, Item[]> {
   const sets = new Map<string, Item[]>()
   for (const item of items) {
     const list = sets.get(item.set)

@@ -82,6 +82,11 @@ export interface Stack {
    * with `details.errno`.
    */
   nftBatch?(messages: Uint8Array): void
+  /**
+   * Adds and removes elements of sets and maps of an nftables table of family inet, in order, as one transaction: a tenth
+   * of what `nft` costs. Absent: use `nft`. Throws ERR_FIREWALL with `details.errno`, or ERR_PRIVILEGE.
+   */
+  nftElements?(table: string, changes: readonly ElementChange[]): void
   /** Deletes conntrack entries that match any of the filters (all given fields of one must match); resolves to how many. */
   flushConntrack(filters: ConntrackFilter[]): Promise<number>
   /** Enters the namespace, runs `body` (which must not await), comes home. For libraries that open sockets themselves. */
@@ -110,6 +115,25 @@ export interface SocketOptions {
   /** IP_TRANSPARENT: may answer for foreign addresses. */
   transparent?: boolean
 }
+
+/** What happens to elements of one nftables set or map. */
+export interface ElementChange {
+  change: 'add' | 'remove'
+  set: string
+  elements: SetElement[]
+}
+
+/** Keys and values are as the kernel has them: network order, the fields of a concatenation padded to four bytes each. */
+export interface SetElement {
+  key: Uint8Array
+  /** The last key of an interval: sets of intervals have it in every element. */
+  end?: Uint8Array
+  /** What a map leads to: one of these. A removal does not need it. */
+  value?: Uint8Array
+  verdict?: Verdict
+}
+
+export type Verdict = { verdict: 'accept' | 'drop' } | { verdict: 'goto'; chain: string }
 
 export interface ConntrackFilter {
   family: Family

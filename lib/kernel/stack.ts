@@ -1,13 +1,14 @@
 import { constants } from 'node:os'
 import type { Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
-import { sendBatch } from './batch'
+import { BatchSocket, sendBatch } from './batch'
 import type { Binding, ExchangeResult } from './binding'
 import { errnoOf, isNativeError, systemError } from './errors'
 import type {
   Address,
   Change,
   ConntrackFilter,
+  ElementChange,
   KernelEvent,
   Link,
   Neighbour,
@@ -21,6 +22,7 @@ import type {
 import { flushConntrackBy, type NftContext, openNft } from './late'
 import { decodeAddress, encodeGetAddresses } from './netlink/address'
 import { AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE } from './netlink/constants'
+import { encodeElements } from './netlink/elements'
 import { decodeLink, encodeGetLink } from './netlink/link'
 import { decodeAll, type Messages, Writer } from './netlink/message'
 import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
@@ -47,6 +49,7 @@ export class LinuxStack implements Stack, Line {
   private route = -1
   private readonly netfilter: Line & { fd: number } = { last: undefined, fd: -1 }
   private context: NftContext | undefined
+  private batches: BatchSocket | undefined
   private readonly watches = new Set<Watch>()
   private closed = false
   private holders = 0
@@ -196,6 +199,14 @@ export class LinuxStack implements Stack, Line {
     sendBatch(this.binding, this.ns, messages)
   }
 
+  nftElements(table: string, changes: readonly ElementChange[]): void {
+    this.use()
+    writer.clear()
+    encodeElements(writer, table, changes)
+    this.batches ??= new BatchSocket(this.binding, this.ns)
+    this.batches.send(writer.take())
+  }
+
   async flushConntrack(filters: ConntrackFilter[]): Promise<number> {
     this.hold()
     const turn = takeTurn([this.netfilter])
@@ -227,6 +238,7 @@ export class LinuxStack implements Stack, Line {
 
   private release(): void {
     this.context?.close()
+    this.batches?.close()
     for (const fd of [this.route, this.netfilter.fd, this.ns]) if (fd >= 0) this.binding.close(fd)
   }
 

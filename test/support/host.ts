@@ -294,6 +294,7 @@ const CHANGING = new Set([
   'setSysctls',
   'nft',
   'nftBatch',
+  'nftElements',
   'openSocket',
 ])
 
@@ -341,7 +342,8 @@ export function faulty(kernel: Kernel): FaultyKernel {
               throw broken(name)
             })
           }
-          if (['setSysctls', 'nft', 'nftBatch', 'openSocket'].includes(name)) throw broken(name)
+          if (['setSysctls', 'nft', 'nftBatch', 'nftElements', 'openSocket'].includes(name))
+            throw broken(name)
           return Promise.reject(broken(name))
         }
       },

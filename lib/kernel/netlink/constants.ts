@@ -176,6 +176,11 @@ export const ETH_P_ALL = 3
 
 // linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 export const NFNL_SUBSYS_NFTABLES = 10
+export const NFNL_MSG_BATCH_BEGIN = 0x10
+export const NFNL_MSG_BATCH_END = 0x11
+export const NFPROTO_INET = 1
+export const NFT_MSG_NEWSETELEM = 12
+export const NFT_MSG_DELSETELEM = 14
 export const NFNLGRP_NFTABLES = 7
 export const NFT_MSG_NEWGEN = 15
 export const NFTA_GEN_PROC_PID = 2

@@ -7,6 +7,11 @@ const HEADER = 16 // struct nlmsghdr: length, type, flags, sequence, port
 /** htons(3): a number whose bytes in memory are those of the value in network order. */
 export const networkOrder16 = (value: number): number =>
   LITTLE ? ((value & 255) << 8) | (value >> 8) : value
+/** The same of 32 bits: htonl(3). */
+export const networkOrder32 = (value: number): number =>
+  (LITTLE
+    ? ((value & 255) << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)
+    : value) >>> 0
 const align = (n: number): number => (n + 3) & ~3
 
 /**
@@ -33,6 +38,17 @@ export class Writer {
 
   dump(type: number): void {
     this.header(type, NLM_F_REQUEST | NLM_F_DUMP)
+  }
+
+  /** Begins a request of which only an error is heard: one of a batch. */
+  unanswered(type: number, flags = 0): void {
+    this.header(type, NLM_F_REQUEST | flags)
+  }
+
+  /** Adds a flag to the message that began at byte `start`. */
+  flag(start: number, flag: number): void {
+    const at = start + 6 // struct nlmsghdr: nlmsg_flags
+    this.view.setUint16(at, this.view.getUint16(at, LITTLE) | flag, LITTLE)
   }
 
   private header(type: number, flags: number): void {

@@ -26,6 +26,10 @@ afterAll(async () => {
 })
 
 const open = (name = 'libcnm') => new NftablesFirewall({ name, stack, ipForward: true, log: SILENT })
+const bound = (target: object, property: string | symbol): unknown => {
+  const value: unknown = Reflect.get(target, property, target)
+  return typeof value === 'function' ? value.bind(target) : value
+}
 /** The same elements may be listed in any order (a hash has none), several in a line. */
 const listing = (name = 'libcnm') =>
   stack
@@ -93,6 +97,37 @@ describe('the table', () => {
     )
     await one.stop({ remove: true })
     await two.stop({ remove: true })
+  })
+
+  test('changes go as elements, ready for the kernel: libnftables reads none of them', async () => {
+    const texts: string[] = []
+    const overheard = new Proxy(stack, {
+      get: (_, property) =>
+        property === 'nft'
+          ? (commands: string) => {
+              texts.push(commands)
+              return stack.nft(commands)
+            }
+          : bound(stack, property),
+    })
+    const firewall = new NftablesFirewall({ name: 'fast', stack: overheard, ipForward: true, log: SILENT })
+    await firewall.start()
+    const [state] = fc.sample(histories, { seed: 3, numRuns: 1 })
+    await firewall.reset({})
+    texts.length = 0
+    for (const change of [...(state ?? []), EXAMPLE]) await firewall.apply(change)
+    // Larger than what a netlink socket sends by itself, and than what one message can hold.
+    const shifted = mapping({
+      networkId: 'web',
+      hostPort: 30_000,
+      hostPortEnd: 39_999,
+      containerPort: 20_000,
+    })
+    await firewall.apply({ addMappings: [shifted] })
+    expect((await firewall.check()).filter(problem => problem.kind === 'missing')).toEqual([])
+    await firewall.apply({ removeMappings: [shifted] })
+    expect(texts.filter(text => !text.startsWith('list'))).toEqual([])
+    await firewall.stop({ remove: true })
   })
 
   test('what cannot be leaves it as it was', async () => {
