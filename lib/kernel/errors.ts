@@ -84,8 +84,14 @@ function refusal(
       code: 'ERR_UNSUPPORTED',
       advice: '; this kernel lacks a module of: sch_ingress, cls_u32, act_mirred',
     }
+  if (change.op === 'addIpsecState' && NO_ESP.has(errno)) return { code: 'ERR_UNSUPPORTED', advice: NEED_ESP }
   return { code: 'ERR_KERNEL', advice: '' }
 }
+
+/** What a kernel says that lacks ESP, or AES-GCM. */
+const NO_ESP = new Set(['EPROTONOSUPPORT', 'EAFNOSUPPORT', 'ENOSYS', 'ENOENT', 'EOPNOTSUPP'])
+export const NEED_ESP =
+  '; this kernel cannot encrypt by IPsec ESP with AES-GCM (kernel modules xfrm_user, esp4, esp6, seqiv, gcm): encrypted networks cannot be had on it'
 
 const NEED = '; CAP_NET_ADMIN is needed in the user namespace that owns the network namespace'
 

@@ -51,6 +51,10 @@ export interface Stack {
   rules(): Promise<Rule[]>
   /** ARP and ND entries; `bridge: true` for the forwarding database entries (FDB). */
   neighbours(filter?: { link?: number; bridge?: boolean }): Promise<Neighbour[]>
+  /** IPsec ESP, transport mode. Throws ERR_UNSUPPORTED on a kernel without XFRM. Keys are not told. */
+  ipsecStates(): Promise<IpsecState[]>
+  /** Those for outgoing UDP. Throws as {@link ipsecStates} does. */
+  ipsecPolicies(): Promise<IpsecPolicy[]>
   /** Which route a packet to `destination` takes; undefined when there is none. */
   routeTo(destination: string): Promise<Route | undefined>
 
@@ -250,6 +254,31 @@ export interface Neighbour {
   vlan?: number
 }
 
+/** How packets from one address to another are encrypted: ESP in transport mode, AES-GCM (RFC 4106). */
+export interface IpsecState {
+  source: string
+  destination: string
+  /** Security parameters index, 256 and more: with the destination it tells the state. */
+  spi: number
+  /** Whose it is: policies ask for states of theirs. */
+  reqid: number
+  /** Hexadecimal: 16, 24 or 32 bytes of AES, then 4 of salt. Absent in what the kernel tells. */
+  key?: string
+  /** That it has served; told by the kernel. */
+  packets?: number
+}
+
+/** Which packets must be encrypted: outgoing UDP with a firewall mark, by which state. */
+export interface IpsecPolicy {
+  source: string
+  destination: string
+  /** UDP, of the destination. */
+  port: number
+  mark: number
+  reqid: number
+  spi: number
+}
+
 /* ---------------------------------------------------------------- what can be changed */
 
 /** A link by name or index. A name is resolved by the kernel itself (IFLA_IFNAME), in the order of the batch. */
@@ -346,6 +375,10 @@ export type Change =
       rate: { bitsPerSecond: number; burstBytes?: number; latencyMs?: number } | null
     }
   | { op: 'setIngressMirror'; link: LinkRef; target: LinkRef | null }
+  /** One of the same destination and SPI: EEXIST. */
+  | { op: 'addIpsecState' | 'removeIpsecState'; state: IpsecState }
+  /** At once in the place of one of the same addresses, port and mark. */
+  | { op: 'setIpsecPolicy' | 'removeIpsecPolicy'; policy: IpsecPolicy }
 
 export interface RouteSpec {
   destination: string

@@ -3,12 +3,14 @@ import type { Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import { BatchSocket, sendBatch } from './batch'
 import type { Binding, ExchangeResult } from './binding'
-import { errnoOf, isNativeError, systemError } from './errors'
+import { errnoOf, isNativeError, NEED_ESP, systemError } from './errors'
 import type {
   Address,
   Change,
   ConntrackFilter,
   ElementChange,
+  IpsecPolicy,
+  IpsecState,
   KernelEvent,
   Link,
   Neighbour,
@@ -21,13 +23,14 @@ import type {
 } from './kernel'
 import { flushConntrackBy, type NftContext, openNft } from './late'
 import { decodeAddress, encodeGetAddresses } from './netlink/address'
-import { AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE } from './netlink/constants'
+import { AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM } from './netlink/constants'
 import { encodeElements } from './netlink/elements'
 import { decodeLink, encodeGetLink } from './netlink/link'
 import { decodeAll, type Messages, Writer } from './netlink/message'
 import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
 import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
 import { decodeRule, encodeGetRules } from './netlink/rule'
+import { decodePolicy, decodeState, encodeGetPolicies, encodeGetStates } from './netlink/xfrm'
 import { openSocket } from './socket'
 import { transact } from './transact'
 import { type Line, takeTurn } from './turns'
@@ -47,6 +50,7 @@ const writer = new Writer()
 export class LinuxStack implements Stack, Line {
   last: Promise<void> | undefined
   private route = -1
+  private xfrm = -1
   private readonly netfilter: Line & { fd: number } = { last: undefined, fd: -1 }
   private context: NftContext | undefined
   private batches: BatchSocket | undefined
@@ -73,6 +77,12 @@ export class LinuxStack implements Stack, Line {
   get routeSocket(): number {
     if (this.route < 0) this.route = this.netlink(NETLINK_ROUTE)
     return this.route
+  }
+
+  /** The socket for IPsec; waits for the same turn. */
+  get xfrmSocket(): number {
+    if (this.xfrm < 0) this.xfrm = this.netlink(NETLINK_XFRM)
+    return this.xfrm
   }
 
   /** Keeps the descriptors open until {@link letGo}, even if the stack is closed meanwhile. */
@@ -126,6 +136,24 @@ export class LinuxStack implements Stack, Line {
   async neighbours(filter: { link?: number; bridge?: boolean } = {}): Promise<Neighbour[]> {
     const all = await this.list(() => encodeGetNeighbours(writer, filter.bridge === true), decodeNeighbour)
     return filter.link === undefined ? all : all.filter(neighbour => neighbour.link === filter.link)
+  }
+
+  ipsecStates(): Promise<IpsecState[]> {
+    return this.list(
+      () => encodeGetStates(writer),
+      decodeState,
+      [],
+      () => this.xfrmSocket,
+    )
+  }
+
+  ipsecPolicies(): Promise<IpsecPolicy[]> {
+    return this.list(
+      () => encodeGetPolicies(writer),
+      decodePolicy,
+      [],
+      () => this.xfrmSocket,
+    )
   }
 
   async routeTo(destination: string): Promise<Route | undefined> {
@@ -239,7 +267,7 @@ export class LinuxStack implements Stack, Line {
   private release(): void {
     this.context?.close()
     this.batches?.close()
-    for (const fd of [this.route, this.netfilter.fd, this.ns]) if (fd >= 0) this.binding.close(fd)
+    for (const fd of [this.route, this.xfrm, this.netfilter.fd, this.ns]) if (fd >= 0) this.binding.close(fd)
   }
 
   private use(): void {
@@ -253,12 +281,22 @@ export class LinuxStack implements Stack, Line {
     try {
       return this.binding.socket(this.ns, AF_NETLINK, SOCK_RAW, protocol)
     } catch (error) {
-      throw systemError(error, 'open a netlink socket', { path: this.path })
+      if (protocol !== NETLINK_XFRM) throw systemError(error, 'open a netlink socket', { path: this.path })
+      throw systemError(
+        error,
+        `open a netlink socket for IPsec${NEED_ESP}`,
+        { path: this.path },
+        { EPROTONOSUPPORT: 'ERR_UNSUPPORTED' },
+      )
     }
   }
 
   /** Waits for its turn, asks, and returns the bytes of the answer; undefined when the error is one of `none`. */
-  private async question(encode: () => void, none: readonly number[] = []): Promise<Uint8Array | undefined> {
+  private async question(
+    encode: () => void,
+    none: readonly number[] = [],
+    socket = () => this.routeSocket,
+  ): Promise<Uint8Array | undefined> {
     this.hold()
     const turn = takeTurn([this])
     try {
@@ -266,7 +304,7 @@ export class LinuxStack implements Stack, Line {
       writer.clear()
       encode()
       const { count } = writer
-      const [answer] = await this.exchange({ fd: this.routeSocket, messages: writer.take(), count })
+      const [answer] = await this.exchange({ fd: socket(), messages: writer.take(), count })
       for (const [i, number] of (answer?.errors ?? []).entries()) {
         // EINTR: the table changed while it was read, several times over; what was read last is near enough.
         if (number === 0 || number === EINTR) continue
@@ -287,8 +325,9 @@ export class LinuxStack implements Stack, Line {
     encode: () => void,
     decode: (message: Messages) => T | undefined,
     none: readonly number[] = [],
+    socket?: () => number,
   ): Promise<T[]> {
-    const data = await this.question(encode, none)
+    const data = await this.question(encode, none, socket)
     return data ? decodeAll(data, decode) : []
   }
 

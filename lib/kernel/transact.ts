@@ -4,7 +4,7 @@ import type { Binding, ExchangeResult } from './binding'
 import { changeError, systemError } from './errors'
 import type { Change, Stack, Step } from './kernel'
 import { Names } from './names'
-import { completions, encodeChange, isDone } from './netlink/changes'
+import { completions, encodeChange, familyOfChange, isDone } from './netlink/changes'
 import { decodeLinkIndex, encodeCompletion, encodeGetLink } from './netlink/link'
 import { Messages, Writer } from './netlink/message'
 import type { LinuxStack } from './stack'
@@ -109,10 +109,22 @@ class Transaction {
     outgoing: Outgoing[],
   ): boolean {
     const { names } = this
-    const owners: number[] = []
+    let owners: number[] = []
+    let family: 'route' | 'xfrm' = 'route'
+    const post = () => {
+      if (writer.count === 0) return
+      const linux = ours(stack)
+      const socket = family === 'route' ? linux.routeSocket : linux.xfrmSocket
+      outgoing.push(this.outgoing(socket, step, owners))
+      owners = []
+    }
     writer.clear()
     names.enter(stack)
     for (const [i, change] of changes.entries()) {
+      if (familyOfChange(change) !== family) {
+        post()
+        family = familyOfChange(change)
+      }
       const { length, count } = writer
       names.absent = undefined
       encodeChange(writer, change, names)
@@ -123,7 +135,7 @@ class Transaction {
       }
       while (owners.length < writer.count) owners.push(i)
     }
-    if (writer.count > 0) outgoing.push(this.outgoing(ours(stack).routeSocket, step, owners))
+    post()
     for (const [i, change] of changes.entries()) {
       if (change.op !== 'addLink') continue
       for (const { netns, completion } of completions(change.link)) {

@@ -4,6 +4,8 @@ import type {
   Address,
   Change,
   ConntrackFilter,
+  IpsecPolicy,
+  IpsecState,
   KernelEvent,
   Link,
   Neighbour,
@@ -114,6 +116,16 @@ export class MockStack implements Stack {
       }
       return found
     })
+  }
+
+  ipsecStates(): Promise<IpsecState[]> {
+    return this.ask('ipsecStates', {}, () =>
+      this.netns.ipsecStates.map(({ key: _, ...state }) => ({ packets: 0, ...state })),
+    )
+  }
+
+  ipsecPolicies(): Promise<IpsecPolicy[]> {
+    return this.ask('ipsecPolicies', {}, () => this.netns.ipsecPolicies.map(policy => ({ ...policy })))
   }
 
   routeTo(destination: string): Promise<Route | undefined> {

@@ -5,7 +5,7 @@ import type { LinkSpec } from '../../lib/kernel/kernel'
 import { LinuxKernel } from '../../lib/kernel/linux'
 import { kernelSuite } from '../../lib/testing/kernel-suite'
 
-/** The kinds that this kernel cannot make. */
+/** The kinds of links, and other things, that this kernel cannot make. */
 async function missingKinds(kernel: LinuxKernel, directory: string): Promise<string[]> {
   const stack = await kernel.create(join(directory, 'probe'))
   const specs: LinkSpec[] = [
@@ -23,6 +23,11 @@ async function missingKinds(kernel: LinuxKernel, directory: string): Promise<str
       if (error.code !== 'ERR_UNSUPPORTED') throw error
       missing.push(link.kind)
     })
+  const state = { source: '192.0.2.1', destination: '192.0.2.2', spi: 999, reqid: 1, key: '00'.repeat(20) }
+  await stack.apply([{ op: 'addIpsecState', state }]).catch((error: { code: string }) => {
+    if (error.code !== 'ERR_UNSUPPORTED') throw error
+    missing.push('esp')
+  })
   stack.close()
   await kernel.remove(join(directory, 'probe'))
   return missing

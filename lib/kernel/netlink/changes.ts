@@ -15,6 +15,7 @@ import { encodeIngress, encodeMirrorFilter, encodeShaper } from './qdisc'
 import type { Resolver } from './resolver'
 import { encodeRoute } from './route'
 import { encodeRule } from './rule'
+import { encodeAddState, encodeRemovePolicy, encodeRemoveState, encodeSetPolicy } from './xfrm'
 
 /**
  * One change → one message, or more where the kernel takes no less. What completes a link that was born in another
@@ -65,8 +66,23 @@ export function encodeChange(w: Writer, change: Change, resolve: Resolver): void
       if (change.target !== null)
         encodeMirrorFilter(w, resolve.link(change.link), resolve.link(change.target))
       break
+    case 'addIpsecState':
+      encodeAddState(w, change.state)
+      break
+    case 'removeIpsecState':
+      encodeRemoveState(w, change.state)
+      break
+    case 'setIpsecPolicy':
+      encodeSetPolicy(w, change.policy)
+      break
+    case 'removeIpsecPolicy':
+      encodeRemovePolicy(w, change.policy)
+      break
   }
 }
+
+/** Which of the kernel's interfaces takes it: routes and links, or IPsec. */
+export const familyOfChange = ({ op }: Change): 'route' | 'xfrm' => (op.includes('Ipsec') ? 'xfrm' : 'route')
 
 /** What must be said once the link is there: its alias; that the veth's peer is up. By namespace, when it is not the same. */
 export function completions(link: LinkSpec): { netns: Stack | undefined; completion: Completion }[] {
@@ -147,5 +163,15 @@ export function describeChange(change: Change): string {
       return change.target === null
         ? `remove ingress mirror of ${change.link}`
         : `set ingress mirror of ${change.link} to ${change.target}`
+    case 'addIpsecState':
+    case 'removeIpsecState': {
+      const { source, destination, spi } = change.state
+      return `${change.op === 'addIpsecState' ? 'add' : 'remove'} IPsec state ${spi.toString(16)} from ${source} to ${destination}`
+    }
+    case 'setIpsecPolicy':
+    case 'removeIpsecPolicy': {
+      const { source, destination, port } = change.policy
+      return `${change.op === 'setIpsecPolicy' ? 'set' : 'remove'} IPsec policy for UDP port ${port} from ${source} to ${destination}`
+    }
   }
 }

@@ -8,6 +8,7 @@ export const AF_NETLINK = 16
 
 // linux/netlink.h
 export const NETLINK_ROUTE = 0
+export const NETLINK_XFRM = 6
 export const NETLINK_NETFILTER = 12
 export const NLM_F_REQUEST = 0x1
 export const NLM_F_ACK = 0x4

@@ -92,6 +92,12 @@ export class Writer {
     this.at += 4
   }
 
+  u32be(value: number): void {
+    this.room(4)
+    this.view.setUint32(this.at, value)
+    this.at += 4
+  }
+
   u64(value: bigint): void {
     this.room(8)
     this.view.setBigUint64(this.at, value, LITTLE)
@@ -340,6 +346,24 @@ export class Messages {
 
   u32(offset: number): number {
     return offset + 4 <= this.size ? this.view.getUint32(this.at + offset, LITTLE) : 0
+  }
+
+  u16be(offset: number): number {
+    return offset + 2 <= this.size ? this.view.getUint16(this.at + offset) : 0
+  }
+
+  u32be(offset: number): number {
+    return offset + 4 <= this.size ? this.view.getUint32(this.at + offset) : 0
+  }
+
+  /** A counter; exact up to 2^53. */
+  u64(offset: number): number {
+    return offset + 8 <= this.size ? Number(this.view.getBigUint64(this.at + offset, LITTLE)) : 0
+  }
+
+  /** A view, not a copy. */
+  bytes(offset: number, count: number): Uint8Array {
+    return this.data.subarray(this.at + offset, this.at + Math.min(offset + count, this.size))
   }
 
   /** The attributes behind the fixed part of `offset` bytes (a multiple of four). */

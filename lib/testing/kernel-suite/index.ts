@@ -1,5 +1,6 @@
 import { addressing } from './addressing'
 import { events } from './events'
+import { ipsec } from './ipsec'
 import { ipv6 } from './ipv6'
 import { type KernelUnderTest, Lab } from './lab'
 import { links } from './links'
@@ -21,6 +22,17 @@ export function kernelSuite(makeKernel: () => Promise<KernelUnderTest>): void {
   beforeEach(async () => lab.begin(await makeKernel()))
   afterEach(() => lab.end())
 
-  for (const part of [namespaces, links, addressing, ipv6, refused, transactions, sysctls, sockets, events])
+  for (const part of [
+    namespaces,
+    links,
+    addressing,
+    ipv6,
+    ipsec,
+    refused,
+    transactions,
+    sysctls,
+    sockets,
+    events,
+  ])
     part(lab)
 }

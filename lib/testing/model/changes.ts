@@ -1,6 +1,7 @@
 import type { Change, LinkRef, Stack } from '../../kernel/kernel'
 import { addAddress, removeAddress } from './addresses'
 import { addLink, findLink, needLink, removeLink, setLink, showLink } from './links'
+import { applyIpsec } from './ipsec'
 import { refuse } from './refusal'
 import { addRoute, removeRoute } from './routes'
 import type { FdbRecord, LinkRecord, Machine, Netns } from './state'
@@ -103,6 +104,12 @@ export function applyChange(
       link.ingressMirror = change.target === null ? undefined : need(change.target)
       return
     }
+    case 'addIpsecState':
+    case 'removeIpsecState':
+    case 'setIpsecPolicy':
+    case 'removeIpsecPolicy':
+      applyIpsec(machine, netns, change)
+      return
   }
 }
 

@@ -1,3 +1,4 @@
+import type { IpsecPolicy, IpsecState } from '../../kernel/kernel'
 import { hasCarrier } from './links'
 import { showRoute } from './routes'
 import type { LinkRecord, Machine, Netns } from './state'
@@ -37,6 +38,8 @@ export interface NamespaceSnapshot {
   addresses: { link: string; address: string; scope: string }[]
   routes: Record<string, unknown>[]
   rules: Record<string, unknown>[]
+  ipsecStates: IpsecState[]
+  ipsecPolicies: IpsecPolicy[]
   neighbours: { link: string; address: string; mac: string }[]
   fdb: { link: string; mac: string; remote?: string; self: boolean }[]
   sockets: { type: string; address: string; port: number }[]
@@ -71,6 +74,8 @@ export function snapshotOf(
       }),
     ),
     rules: sorted(netns.rules.map(rule => defined<Record<string, unknown>>({ ...rule }))),
+    ipsecStates: sorted(netns.ipsecStates.map(state => ({ ...state }))),
+    ipsecPolicies: sorted(netns.ipsecPolicies.map(policy => ({ ...policy }))),
     neighbours: sorted(
       links.flatMap(link => [...link.neighbours.values()].map(entry => ({ link: link.name, ...entry }))),
     ),

@@ -7,6 +7,8 @@ import type {
   MacvlanMode,
   Route,
   Rule,
+  IpsecPolicy,
+  IpsecState,
   Scope,
   SocketOptions,
 } from '../../kernel/kernel'
@@ -136,6 +138,9 @@ export interface Netns {
   /** Routes of users that prefer a source address: they go with it. */
   sourced: Set<RouteRecord>
   rules: Rule[]
+  /** Without keys of states that are only told. */
+  ipsecStates: IpsecState[]
+  ipsecPolicies: IpsecPolicy[]
   /** Written or per-interface values; {@link readSysctl} knows the defaults. */
   sysctls: Map<string, string>
   sockets: Map<number, SocketRecord>
@@ -146,7 +151,7 @@ export interface Netns {
 
 /** The machine that the namespaces are on. */
 export interface Machine {
-  /** Kinds and features that this kernel lacks: `ipvlan`, `br_netfilter` ... */
+  /** Kinds and features that this kernel lacks: `ipvlan`, `br_netfilter`, `esp` ... */
   lacks: ReadonlySet<string>
   liveRename: boolean
   emit(netns: Netns, event: KernelEvent): void
@@ -166,6 +171,8 @@ export function newNetns(inode: number): Netns {
     routes: new Map(),
     sourced: new Set(),
     rules: [],
+    ipsecStates: [],
+    ipsecPolicies: [],
     sysctls: new Map(),
     sockets: new Map(),
     nft: [],
