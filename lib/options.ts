@@ -41,12 +41,11 @@ const containerId = () =>
 const MANY = 4096
 
 const driverName = () =>
-  z
-    .string()
-    .regex(
-      /^[a-zA-Z0-9][a-zA-Z0-9_.:/-]{0,127}$/,
-      'must be 1-128 letters, digits, "_", ".", ":", "/" or "-", a letter or digit first',
-    )
+  name(text =>
+    /^[a-zA-Z0-9][a-zA-Z0-9_.:/-]{0,127}$/.test(text)
+      ? undefined
+      : 'must be 1-128 letters, digits, "_", ".", ":", "/" or "-", a letter or digit first',
+  )
 
 export const dnsName = () =>
   name(text =>

@@ -177,10 +177,12 @@ export const mac = () =>
 export const linkName = () =>
   z
     .string()
-    .regex(
-      /^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}$/,
-      'must be 1 to 15 printable characters without "/", ":", "%" or blanks',
-    )
+    .superRefine((text, context) => {
+      if (!/^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}$/.test(text))
+        context.addIssue(
+          coded('ERR_INVALID_NAME', 'must be 1 to 15 printable characters without "/", ":", "%" or blanks'),
+        )
+    })
     .describe('a kernel interface name')
 export const port = () => z.number().int().min(1).max(65535).describe('a port, 1-65535')
 

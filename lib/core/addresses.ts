@@ -50,12 +50,14 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
     })
     undo.push(`release the IPv${family} pools`, () => release(driver, allocated, wanted.id))
     const list = family === 4 ? allocated.ipv4 : allocated.ipv6
-    pools.push(
-      ...list.map((allocation, at) => poolRecord(family, allocation, given[at]?.subnet !== undefined)),
-    )
+    pools.push(...list.map((allocation, at) => poolRecord(family, allocation, isExplicit(given[at]?.subnet))))
   }
   return pools
 }
+
+/** Did the user name the subnet? `0.0.0.0/24` names a size only. */
+const isExplicit = (subnet: string | undefined): boolean =>
+  subnet !== undefined && parseCidr(subnet).value !== 0n
 
 const poolRecord = (
   family: 4 | 6,

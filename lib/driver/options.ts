@@ -1,5 +1,8 @@
 /** Option schemas shared by drivers. Docker passes every option as a string; so each accepts its text form too. */
 import { z } from 'zod'
+import { CnmError } from '../base/errors'
+import { nearest, printable } from '../base/parse'
+import { DOCKER_LABELS, isDockers } from './docker-labels'
 
 const TRUE = ['1', 't', 'T', 'true', 'TRUE', 'True']
 const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False']
@@ -35,7 +38,9 @@ export const list = <T extends z.ZodType<unknown, string>>(item: T, separator = 
 
 /**
  * Renames Docker's labels to the option names they stand for. A dotted key that is nobody's option is a label of some
- * other program's: Docker ignores those, and so do we, unless told to `keep` them.
+ * other program's: Docker ignores those, and so do we, unless told to `keep` them. A label of Docker's for another driver is
+ * ignored as well. But one that is a slip of the pen away from a known label, or begins with `libcnm.`, was meant for us:
+ * Docker drops it without a word, and the network is not what its owner believes. ERR_INVALID_OPTION names the right one.
  */
 export function fromLabels(
   given: Record<string, unknown>,
@@ -45,8 +50,20 @@ export function fromLabels(
   // By Object.fromEntries: a key such as `__proto__` becomes a property like any other, and is refused as unknown.
   return Object.fromEntries(
     Object.entries(given).flatMap(([key, value]) => {
-      const name = Object.hasOwn(labels, key) ? labels[key] : key.includes('.') && !keep ? undefined : key
-      return name === undefined ? [] : [[name, value]]
+      if (Object.hasOwn(labels, key)) return [[labels[key], value]]
+      if (keep || !key.includes('.')) return [[key, value]]
+      refuseSlip(key, labels)
+      return []
     }),
   )
+}
+
+function refuseSlip(key: string, labels: Readonly<Record<string, string>>): void {
+  const refused = (hint: string) =>
+    new CnmError('ERR_INVALID_OPTION', `options.${printable(key)} is not an option; ${hint}`, { option: key })
+  if (key.startsWith('libcnm.ipam.')) throw refused('options of address management belong into ipam.options')
+  if (key.startsWith('libcnm.')) throw refused('no driver has a label of that prefix')
+  if (!isDockers(key) || DOCKER_LABELS.has(key)) return
+  const near = nearest(key, [...Object.keys(labels), ...DOCKER_LABELS])
+  if (near !== undefined) throw refused(`did you mean ${near}?`)
 }

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { BITS, type Cidr, formatCidr, network, overlaps, parseCidr } from '../base/cidr'
 import { CnmError } from '../base/errors'
+import { unusable } from './special'
 
 export interface DefaultPool {
   /** CIDR. */
@@ -68,6 +69,8 @@ export function poolSources(pools: readonly DefaultPool[]): PoolSource[] {
       )
     if (network(parsed).value === 0n)
       throw invalid(base, size, 'the unspecified address stands for "any pool", so it cannot be a base')
+    const bad = unusable(network(parsed))
+    if (bad !== undefined) throw invalid(base, size, `it cannot be used, ${bad.why}`)
     return { base: network(parsed), size }
   })
   sources.sort(

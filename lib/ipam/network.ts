@@ -17,6 +17,7 @@ import { atomically, type Undo } from '../base/undo'
 import { type AddressPurpose, GATEWAY_DATA, type IpamDriver, type PoolAnswer } from './contract'
 import { optionsWithout } from './pool-options'
 import { clashes, refuseClash, type UsedSubnet } from './host'
+import { unusable } from './special'
 
 /** What the user says about one subnet of a network. Empty: all is chosen. */
 export interface IpamConfig {
@@ -367,14 +368,18 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGatewa
         })
       uses.set(canonicalIp(address), use)
     }
+    if (subnet !== undefined) checkRoom('subnet', subnet, gateway !== undefined || !skipGateway)
     if (fixed === undefined) continue
-    checkUsable(fixed, !skipGateway || gateway !== undefined)
+    checkUsable(fixed)
     if (range !== undefined && range.length < fixed.length)
       throw new CnmError(
         'ERR_POOL_INVALID',
         `ipRange ${ipRange} is larger than its subnet ${formatCidr(fixed)}; it must lie inside it`,
         { ipRange, pool: formatCidr(fixed) },
       )
+    // a gateway that nobody names is the first free address of the range
+    if (range !== undefined)
+      checkRoom('ipRange', range, gateway === undefined ? !skipGateway : isOnly(range, gateway))
     const other = subnets.find(before => overlaps(before, fixed))
     if (other !== undefined && !(ipRange !== undefined && formatCidr(other) === formatCidr(fixed)))
       throw new CnmError(
@@ -386,34 +391,27 @@ function checkConfigs(family: Family, configs: readonly IpamConfig[], skipGatewa
   }
 }
 
-/** Blocks that no interface of a container can have its subnet in, by the IANA special-purpose registries. */
-const UNUSABLE: readonly [Cidr, string][] = (
-  [
-    ['0.0.0.0/8', 'it means "this host"'],
-    ['127.0.0.0/8', 'loopback'],
-    ['224.0.0.0/4', 'multicast'],
-    ['::1/128', 'loopback'],
-    ['::ffff:0:0/96', 'IPv4-mapped'],
-    ['fe80::/10', 'link-local: every interface has that subnet already'],
-    ['ff00::/8', 'multicast'],
-  ] as const
-).map(([text, why]) => [parseCidr(text), why])
-
-function checkUsable(subnet: Cidr, hasGateway: boolean): void {
+function checkUsable(subnet: Cidr): void {
   const text = formatCidr(subnet)
-  for (const [block, why] of UNUSABLE)
-    if (overlaps(block, subnet))
-      throw new CnmError(
-        'ERR_POOL_INVALID',
-        `subnet ${text} cannot be used, because of ${formatCidr(block)}: ${why}`,
-        { pool: text, block: formatCidr(block) },
-      )
-  if (hasGateway && subnet.length === BITS[subnet.family])
-    throw new CnmError(
-      'ERR_POOL_INVALID',
-      `subnet ${text} has one address, which the gateway takes; none is left for an endpoint`,
-      { pool: text },
-    )
+  const bad = unusable(subnet)
+  if (bad !== undefined)
+    throw new CnmError('ERR_POOL_INVALID', `subnet ${text} cannot be used, ${bad.why}`, {
+      pool: text,
+      block: bad.block,
+    })
+}
+
+const isOnly = (block: Cidr, address: string): boolean => block.value === parseIp(address).value
+
+/** A block of one address whose only one becomes the gateway serves no endpoint. */
+function checkRoom(what: string, block: Cidr, takesGateway: boolean): void {
+  if (!takesGateway || block.length !== BITS[block.family]) return
+  const text = formatCidr(block)
+  throw new CnmError(
+    'ERR_POOL_INVALID',
+    `${what} ${text} has one address, which the gateway takes; none is left for an endpoint`,
+    { pool: text },
+  )
 }
 
 function subnetOf(family: Family, what: string, text: string): Cidr {

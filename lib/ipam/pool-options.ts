@@ -26,7 +26,10 @@ const OWN_PREFIX = 'libcnm.ipam.'
 /** A week, in milliseconds: anything longer is a slip of the unit. */
 const MAX_QUARANTINE = 604_800_000
 
-/** Throws ERR_INVALID_OPTION. Keys that are not ours are left to others. */
+/**
+ * Throws ERR_INVALID_OPTION, also for a key of ours or of Docker's that is misspelt. Keys that are neither are left to
+ * others.
+ */
 export function poolSettings(
   options: Record<string, string> | undefined,
   numbering: Numbering,
@@ -38,9 +41,10 @@ export function poolSettings(
     else if (key === POOL_OPTIONS.sticky) settings.sticky = flag(key, value)
     else if (key === POOL_OPTIONS.quarantine) settings.quarantine = milliseconds(key, value)
     else if (key === POOL_OPTIONS.staticRange) settings.staticRanges = ranges(key, value, numbering)
-    else if (key.startsWith(OWN_PREFIX)) {
+    else {
       const near = nearest(key, Object.values(POOL_OPTIONS))
-      throw refused(key, value, near ? `is not an option; did you mean ${near}?` : 'is not an option')
+      if (near !== undefined) throw refused(key, value, `is not an option; did you mean ${near}?`)
+      if (key.startsWith(OWN_PREFIX)) throw refused(key, value, 'is not an option')
     }
   }
   return settings

@@ -81,6 +81,30 @@ const OPTIONS: Row[] = [
     /icc.*must be true or false.*"maybe"/,
   ],
   [
+    "a label of Docker's, misspelt",
+    net({ options: { 'com.docker.network.bridge.nmae': 'x' } }),
+    'ERR_INVALID_OPTION',
+    /options\.com\.docker\.network\.bridge\.nmae is not an option; did you mean com\.docker\.network\.bridge\.name\?/,
+  ],
+  [
+    "a label of Docker's for endpoints, misspelt",
+    end({ options: { 'com.docker.network.endpoint.ifnam': 'x' } }),
+    'ERR_INVALID_OPTION',
+    /did you mean com\.docker\.network\.endpoint\.ifname/,
+  ],
+  [
+    'an option of address management, misspelt',
+    net({ ipam: { options: { 'com.docker.network.ipam.seriel': 'true' } } }),
+    'ERR_INVALID_OPTION',
+    /did you mean com\.docker\.network\.ipam\.serial/,
+  ],
+  [
+    'an option of address management in the wrong place',
+    net({ options: { 'libcnm.ipam.sticky': 'true' } }),
+    'ERR_INVALID_OPTION',
+    /libcnm\.ipam\.sticky is not an option; .*ipam\.options/,
+  ],
+  [
     'not a mode',
     box({ mode: 'bridge' }),
     'ERR_INVALID_OPTION',
@@ -97,19 +121,19 @@ const OPTIONS: Row[] = [
   [
     'interface name too long',
     join({ interfaceName: 'a'.repeat(16) }),
-    'ERR_INVALID_OPTION',
+    'ERR_INVALID_NAME',
     /options\.interfaceName.*1 to 15.*a{16}/,
   ],
   [
     'interface name with a slash',
     join({ interfaceName: '../eth0' }),
-    'ERR_INVALID_OPTION',
+    'ERR_INVALID_NAME',
     /options\.interfaceName/,
   ],
   [
     'bridge name too long',
     net({ options: { name: 'a'.repeat(16) } }),
-    'ERR_INVALID_OPTION',
+    'ERR_INVALID_NAME',
     /options\.options\.name/,
   ],
   [
@@ -402,14 +426,14 @@ const HOSTILE: Row[] = [
   [
     'huge driver',
     net({ driver: 'd'.repeat(1_000_000) }),
-    'ERR_INVALID_OPTION',
+    'ERR_INVALID_NAME',
     /options\.driver/,
     /^.{0,500}$/s,
   ],
   ['huge address', end({ ipv4: '1'.repeat(1_000_000) }), 'ERR_INVALID_OPTION', /^.{0,500}$/s],
   ['huge port', end({ ports: ['1'.repeat(1_000_000)] }), 'ERR_INVALID_PORT', /^.{0,2100}$/s],
   ['huge look-up', s => s.controller.network('n'.repeat(1_000_000)), 'ERR_NETWORK_NOT_FOUND', /^.{0,500}$/s],
-  ['driver with control characters', net({ driver: 'a\nb' }), 'ERR_INVALID_OPTION', /^[^\n]*$/],
+  ['driver with control characters', net({ driver: 'a\nb' }), 'ERR_INVALID_NAME', /^[^\n]*$/],
   [
     'thousands of subnets',
     net({ ipam: { config: Array.from({ length: 5_000 }, () => ({})) } }),

@@ -405,6 +405,27 @@ test('an address of a family that the network lacks is refused', async () => {
   )
 })
 
+test('labels of other programs, and those of Docker for other drivers, are left alone', async () => {
+  const { controller } = await fresh()
+  const network = await networkOf(controller, 'web', 1, {
+    options: { 'com.example.zone': 'x', 'com.docker.network.driver.overlay.vxlanid_list': '4097', 'a.b': '' },
+  })
+  const endpoint = await network.createEndpoint({
+    name: 'c1',
+    options: { 'com.example.zone': 'x', 'com.docker.network.endpoint.dnsservers': '192.0.2.1' },
+  })
+  expect(endpoint.ipv4).toBe('10.1.0.2/24')
+})
+
+test('a subnet of which only the size was asked for is told as chosen', async () => {
+  const { controller } = await fresh()
+  const network = await controller.createNetwork({
+    name: 'web',
+    ipam: { config: [{ subnet: '0.0.0.0/24' }] },
+  })
+  expect(network.inspect().ipam.config).toMatchObject([{ subnet: '172.17.0.0/24', explicit: false }])
+})
+
 test('labels and what inspect tells are plain data', async () => {
   const { controller } = await fresh()
   const network = await networkOf(controller, 'web', 1, { labels: { a: '1' }, attachable: true })

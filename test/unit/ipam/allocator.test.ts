@@ -100,6 +100,10 @@ describe('default pools', () => {
     [{ base: 'fd00::/8', size: 129 }, /1 to 128/],
     [{ base: '10.0.0.0/24', size: 16 }, /longer than the size/],
     [{ base: '0.0.0.0/8', size: 16 }, /unspecified/],
+    [{ base: '224.0.0.0/8', size: 16 }, /224\.0\.0\.0\/4: multicast/],
+    [{ base: '96.0.0.0/3', size: 16 }, /127\.0\.0\.0\/8: loopback/],
+    [{ base: 'fe80::/48', size: 64 }, /link-local/],
+    [{ base: 'ff00::/8', size: 64 }, /multicast/],
   ])('%j is refused', (pool, why) => {
     fails(() => new Allocator({ localPools: [pool] }), 'ERR_POOL_INVALID')
     expect(() => new Allocator({ localPools: [pool] })).toThrow(why)
@@ -352,6 +356,7 @@ describe('how an address is chosen', () => {
     [{ [staticRange]: 'fd00::1' }],
     [{ 'libcnm.ipam.serail': 'true' }],
     [{ 'libcnm.ipam.stiky': 'true' }],
+    [{ 'com.docker.network.ipam.seriel': 'true' }],
   ])('options %j are refused, and the pool is not taken', options => {
     const allocator = new Allocator()
     const request = { space: SPACES.local, family: 4 as const, pool: '10.0.0.0/24' }

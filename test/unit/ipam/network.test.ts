@@ -172,6 +172,19 @@ test('a static range is kept in the subnet that it lies in, in both families, an
   await expect(allocateNetwork(fresh(), stray)).rejects.toEqual(code('ERR_INVALID_OPTION'))
 })
 
+test('one address is enough where the gateway takes none of it', async () => {
+  const given = async (request: Omit<NetworkIpamRequest, 'owner'>) => {
+    const driver = fresh()
+    const { ipv4 } = await allocateNetwork(driver, { owner, ...request })
+    const poolId = ipv4[0]?.poolId as string
+    return (await driver.requestAddress(poolId, { owner: 'e', purpose: 'endpoint' })).address
+  }
+  const range = { subnet: '10.0.0.0/24', ipRange: '10.0.0.9/32' }
+  expect(await given({ ipv4: [{ ...range, gateway: '10.0.0.1' }] })).toBe('10.0.0.9/24')
+  expect(await given({ ipv4: [range], skipGateway: true })).toBe('10.0.0.9/24')
+  expect(await given({ ipv4: [{ subnet: '0.0.0.0/32' }], skipGateway: true })).toBe('172.17.0.0/32')
+})
+
 test('a range as wide as the subnet is the subnet', async () => {
   const { ipv4 } = await allocateNetwork(fresh(), {
     owner,
@@ -325,6 +338,19 @@ describe('whole or nothing', () => {
       'no address for the gateway',
       { ipv4: [{ subnet: '10.0.0.0/31', auxAddresses: { a: '10.0.0.0', b: '10.0.0.1' } }] },
       'ERR_POOL_EXHAUSTED',
+    ],
+    ['one address, for the gateway', { ipv4: [{ subnet: '10.0.0.9/32' }] }, 'ERR_POOL_INVALID'],
+    ['any one address, for the gateway', { ipv4: [{ subnet: '0.0.0.0/32' }] }, 'ERR_POOL_INVALID'],
+    ['the same in IPv6', { ipv6: [{ subnet: '::/128' }] }, 'ERR_POOL_INVALID'],
+    [
+      'a range of one address, for the gateway',
+      { ipv4: [{ subnet: '10.0.0.0/24', ipRange: '10.0.0.9/32' }] },
+      'ERR_POOL_INVALID',
+    ],
+    [
+      'a range that is the gateway',
+      { ipv4: [{ subnet: '10.0.0.0/24', ipRange: '10.0.0.9/32', gateway: '10.0.0.9' }] },
+      'ERR_POOL_INVALID',
     ],
     ['unknown space', { space: 'nowhere', ipv4: [] }, 'ERR_ADDRESS_SPACE'],
     ['unknown option', { ipv4: [], options: { 'libcnm.ipam.x': '1' } }, 'ERR_INVALID_OPTION'],
