@@ -3,9 +3,9 @@
  * spends ten times what the kernel does on reading text and its cache. The same as `renderDelta` says. Pure.
  */
 import { ipBytes } from '../base/cidr'
-import type { ElementChange, SetElement, Verdict } from '../kernel/kernel'
+import type { ElementChange, Verdict } from '../kernel/kernel'
 import type { Delta, Item } from './model'
-import { bySet, element, SETS } from './render-nft'
+import { bySet, keyText, SETS } from './render-nft'
 
 /** Writes what `text` says at `at`, whose bytes are zero; `last`: the last value of an interval instead of the first. */
 type Write = (into: Buffer, at: number, text: string, last: boolean) => void
@@ -77,14 +77,19 @@ const LAYOUTS = new Map<string, SetLayout>(
   }),
 )
 
-function bytes({ size, fields }: Layout, text: string, last: boolean): Buffer {
-  const into = Buffer.alloc(size)
+/** Writes what `text` says, a field behind the other, from byte `start` on. */
+function write({ fields }: Layout, into: Buffer, start: number, text: string, last: boolean): void {
   let from = 0
   for (const { at, write } of fields) {
     const dot = text.indexOf(' . ', from)
-    write(into, at, dot < 0 ? text.slice(from) : text.slice(from, dot), last)
+    write(into, start + at, dot < 0 ? text.slice(from) : text.slice(from, dot), last)
     from = dot + 3
   }
+}
+
+function packed(layout: Layout, texts: string[], last = false): Buffer {
+  const into = Buffer.alloc(layout.size * texts.length)
+  for (const [i, text] of texts.entries()) write(layout, into, i * layout.size, text, last)
   return into
 }
 
@@ -93,22 +98,23 @@ function verdict(text: string): Verdict {
   return { verdict: 'goto', chain: text.slice('goto '.length) }
 }
 
-function setElement(item: Item, { key, value, interval }: SetLayout): SetElement {
-  const text = element({ ...item, value: undefined })
-  const made: SetElement = { key: bytes(key, text, false) }
-  if (interval) made.end = bytes(key, text, true)
-  if (value === 'verdict') made.verdict = verdict(item.value ?? '')
-  else if (value && item.value !== undefined) made.value = bytes(value, item.value, false)
+function elementChange(change: ElementChange['change'], set: string, items: Item[]): ElementChange {
+  const known = LAYOUTS.get(set)
+  if (!known) throw new TypeError(`there is no set ${set}`)
+  const { key, value, interval } = known
+  const keys = items.map(keyText)
+  const made: ElementChange = { change, set, count: items.length, keys: packed(key, keys) }
+  if (interval) made.ends = packed(key, keys, true)
+  if (change === 'remove' || value === undefined) return made
+  const values = items.map(item => item.value ?? '')
+  if (value === 'verdict') made.verdicts = values.map(verdict)
+  else made.values = packed(value, values)
   return made
 }
 
 /** A change as the kernel's transaction: deletions first. Empty when there is nothing to do. */
 export function elementChanges(delta: Delta): ElementChange[] {
-  const changes = (change: ElementChange['change'], items: Item[]): ElementChange[] =>
-    [...bySet(items)].map(([set, list]) => {
-      const known = LAYOUTS.get(set)
-      if (!known) throw new TypeError(`there is no set ${set}`)
-      return { change, set, elements: list.map(item => setElement(item, known)) }
-    })
+  const changes = (change: ElementChange['change'], items: Item[]) =>
+    [...bySet(items)].map(([set, list]) => elementChange(change, set, list))
   return [...changes('remove', delta.removed), ...changes('add', delta.added)]
 }

@@ -325,9 +325,10 @@ const quoted = (name: string): string => `"${checkedLink(name)}"`
 
 /** `KEY` or `KEY : VALUE`, as it is written and as `nft list` prints it. */
 export function element(item: Item): string {
-  const key = item.span ? spanKey(item.key, item.span) : item.key
-  return item.value === undefined ? key : `${key} : ${item.value}`
+  return item.value === undefined ? keyText(item) : `${keyText(item)} : ${item.value}`
 }
+
+export const keyText = ({ key, span }: Item): string => (span ? spanKey(key, span) : key)
 
 const spanKey = (key: string, { from, to }: { from: number; to: number }): string =>
   `${key} . ${from === to ? from : `${from}-${to}`}`
@@ -337,7 +338,7 @@ export function renderDelta(name: string, delta: Delta): string {
   const table = `inet ${checkedTable(name)}`
   const lines: string[] = []
   for (const [set, items] of bySet(delta.removed)) {
-    const keys = items.map(item => element({ ...item, value: undefined }))
+    const keys = items.map(keyText)
     lines.push(`delete element ${table} ${set} { ${keys.join(', ')} }`)
   }
   for (const [set, items] of bySet(delta.added))

@@ -120,21 +120,20 @@ export interface SocketOptions {
   transparent?: boolean
 }
 
-/** What happens to elements of one nftables set or map. */
+/**
+ * Elements of one nftables set or map that are added or removed, packed: keys, ends and values lie back to back, as the kernel
+ * has them (network order; the fields of a concatenation padded to four bytes each).
+ */
 export interface ElementChange {
   change: 'add' | 'remove'
   set: string
-  elements: SetElement[]
-}
-
-/** Keys and values are as the kernel has them: network order, the fields of a concatenation padded to four bytes each. */
-export interface SetElement {
-  key: Uint8Array
-  /** The last key of an interval: sets of intervals have it in every element. */
-  end?: Uint8Array
+  count: number
+  keys: Uint8Array
+  /** The last key of each interval: sets of intervals have it in every element. */
+  ends?: Uint8Array
   /** What a map leads to: one of these. A removal does not need it. */
-  value?: Uint8Array
-  verdict?: Verdict
+  values?: Uint8Array
+  verdicts?: Verdict[]
 }
 
 export type Verdict = { verdict: 'accept' | 'drop' } | { verdict: 'goto'; chain: string }

@@ -1,5 +1,5 @@
 /** Changes of nftables sets and maps as one batch (linux/netfilter/nfnetlink.h, nf_tables.h). Pure. */
-import type { ElementChange, SetElement, Verdict } from '../kernel'
+import type { ElementChange, Verdict } from '../kernel'
 import {
   NFNL_MSG_BATCH_BEGIN,
   NFNL_MSG_BATCH_END,
@@ -32,7 +32,7 @@ const FULL = 0xffff - 256
 /** In order; only the last message asks for an acknowledgement, as an error comes unasked and aborts all. */
 export function encodeElements(writer: Writer, table: string, changes: readonly ElementChange[]): void {
   bracket(writer, NFNL_MSG_BATCH_BEGIN)
-  const messages = changes.filter(({ elements }) => elements.length)
+  const messages = changes.filter(({ count }) => count > 0)
   for (const [i, change] of messages.entries()) encode(writer, table, change, i === messages.length - 1)
   bracket(writer, NFNL_MSG_BATCH_END)
 }
@@ -51,30 +51,31 @@ function generic(writer: Writer, family: number, resource: number): void {
 }
 
 function encode(writer: Writer, table: string, change: ElementChange, last: boolean): void {
-  const { set, elements } = change
+  const { set, count } = change
   const adds = change.change === 'add'
-  for (let next = 0; next < elements.length; ) {
-    const type = (NFNL_SUBSYS_NFTABLES << 8) | (adds ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM)
+  const type = (NFNL_SUBSYS_NFTABLES << 8) | (adds ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM)
+  for (let next = 0; next < count; ) {
     const begin = writer.length
     writer.unanswered(type, adds ? NLM_F_CREATE : 0)
     generic(writer, NFPROTO_INET, 0)
     writer.attrText(NFTA_SET_ELEM_LIST_TABLE, table)
     writer.attrText(NFTA_SET_ELEM_LIST_SET, set)
     const list = writer.openMarked(NFTA_SET_ELEM_LIST_ELEMENTS)
-    for (let element = elements[next]; element && writer.length - list < FULL; element = elements[++next])
-      encodeElement(writer, element, adds)
+    for (; next < count && writer.length - list < FULL; next++) encodeElement(writer, change, next, adds)
     writer.close(list)
     writer.end()
-    if (last && next === elements.length) writer.flag(begin, NLM_F_ACK)
+    if (last && next === count) writer.flag(begin, NLM_F_ACK)
   }
 }
 
-function encodeElement(writer: Writer, { key, end, value, verdict }: SetElement, whole: boolean): void {
+function encodeElement(writer: Writer, change: ElementChange, i: number, whole: boolean): void {
+  const { count, keys, ends, values, verdicts } = change
   const element = writer.openMarked(NFTA_LIST_ELEM)
-  data(writer, NFTA_SET_ELEM_KEY, key)
-  if (end) data(writer, NFTA_SET_ELEM_KEY_END, end)
-  if (whole && value) data(writer, NFTA_SET_ELEM_DATA, value)
-  if (whole && verdict) {
+  data(writer, NFTA_SET_ELEM_KEY, keys, count, i)
+  if (ends) data(writer, NFTA_SET_ELEM_KEY_END, ends, count, i)
+  if (whole && values) data(writer, NFTA_SET_ELEM_DATA, values, count, i)
+  const verdict = whole ? verdicts?.[i] : undefined
+  if (verdict) {
     const outer = writer.openMarked(NFTA_SET_ELEM_DATA)
     const inner = writer.openMarked(NFTA_DATA_VERDICT)
     writer.attr32(NFTA_VERDICT_CODE, networkOrder32(CODE[verdict.verdict]))
@@ -85,8 +86,10 @@ function encodeElement(writer: Writer, { key, end, value, verdict }: SetElement,
   writer.close(element)
 }
 
-function data(writer: Writer, type: number, bytes: Uint8Array): void {
+/** The i-th of `count` values that lie back to back. */
+function data(writer: Writer, type: number, packed: Uint8Array, count: number, i: number): void {
+  const size = packed.length / count
   const outer = writer.openMarked(type)
-  writer.attrBytes(NFTA_DATA_VALUE, bytes)
+  writer.attrPart(NFTA_DATA_VALUE, packed, i * size, size)
   writer.close(outer)
 }

@@ -161,6 +161,13 @@ export class Writer {
     this.pad()
   }
 
+  /** A few bytes of many, without an object for them. */
+  attrPart(type: number, value: Uint8Array, from: number, size: number): void {
+    this.attribute(type, size)
+    for (let i = from; i < from + size; i++) this.u8(value[i] ?? 0)
+    this.pad()
+  }
+
   /** Text with a NUL behind it. */
   attrText(type: number, value: string): void {
     const size = Buffer.byteLength(value)
