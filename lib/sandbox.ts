@@ -231,9 +231,9 @@ export class Sandbox {
     this.#names.rewriteLinks()
   }
 
-  /** @internal Files and, where wanted, the resolver; for a sandbox that is made or restored. */
-  openNames(): Promise<void> {
-    return this.#names.openNames()
+  /** @internal Files and, where wanted, the resolver; for a sandbox that is made or restored (then it may `inherit` rules). */
+  openNames(inherit = false): Promise<void> {
+    return this.#names.openNames(inherit)
   }
 
   /** Addresses of a name as this sandbox's resolver would answer it from its networks; empty when it would have to ask elsewhere. */

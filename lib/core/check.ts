@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { familyOf } from '../base/cidr'
+import { crowd } from '../base/crowd'
 import { isCnmError } from '../base/errors'
 import type { Attachment, Driver, DriverNetwork, HostLink } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
@@ -24,6 +25,9 @@ export interface World {
   addSandbox(record: SandboxRecord, stack: Stack | undefined): Sandbox
 }
 
+/** Sandboxes that are looked at together: enough to keep the threads busy that speak to the kernel. */
+const WIDTH = 16
+
 /** What one dump of a namespace says. */
 interface Facts {
   links: Map<string, Link>
@@ -33,7 +37,7 @@ interface Facts {
 }
 
 async function factsOf(stack: Stack): Promise<Facts> {
-  const [links, addresses, routes] = await Promise.all([stack.links(), stack.addresses(), stack.routes()])
+  const { links, addresses, routes } = await stack.survey()
   return {
     links: new Map(links.map(link => [link.name, link])),
     byIndex: new Map(links.map(link => [link.index, link])),
@@ -51,8 +55,9 @@ export async function check(context: Context, world: World): Promise<Difference[
   const suspects = new Set<Network | Sandbox>()
   for (const network of world.networks())
     if (checkNetwork(context, network, host).length) suspects.add(network)
-  for (const sandbox of world.sandboxes())
+  await crowd(world.sandboxes(), WIDTH, async sandbox => {
     if ((await surveySandbox(context, sandbox, host)).length) suspects.add(sandbox)
+  })
   const found: Difference[] = []
   for (const suspect of suspects)
     found.push(

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { crowd } from '../base/crowd'
 import { isCnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
 import type { Stack } from '../kernel/kernel'
@@ -14,6 +15,9 @@ import type { World } from './check'
 import { repair, sweepStrays } from './repair'
 import type { Context } from './context'
 import type { EndpointRecord, NetworkRecord, SandboxRecord } from './records'
+
+/** Sandboxes that are looked after at a time. */
+const WIDTH = 16
 
 export async function restore(context: Context, records: StoredRecord[], world: World): Promise<void> {
   const of = <T>(kind: StoredRecord['kind']) =>
@@ -46,7 +50,7 @@ export async function restore(context: Context, records: StoredRecord[], world: 
     await tolerate(context, 'sweep what an earlier run left', () => sweepStrays(context, world))
   noteStore(context)
   sweepFiles(context, world)
-  for (const sandbox of world.sandboxes()) await sandbox.openNames()
+  await crowd(world.sandboxes(), WIDTH, sandbox => sandbox.openNames(true))
 }
 
 /**

@@ -123,6 +123,8 @@ export interface ResolverOptions {
   host: Stack
   view: SandboxView
   mode?: ListenMode
+  /** The sandbox had a resolver before: where its rules still stand, its ports are taken again and the rules left alone. */
+  inherit?: boolean
   log?: Logger
 }
 

@@ -6,13 +6,14 @@
 import { endianness } from 'node:os'
 import { ipBytes } from '../base/cidr'
 import { RESOLVER_ADDRESS } from './contract'
-import { REDIRECT_TABLE } from './redirect'
+import { REDIRECT_TABLE, type RedirectPorts } from './redirect'
 
 const LITTLE = endianness() === 'LE'
 
 // linux/netlink.h
 const NLM_F_REQUEST = 0x1
 const NLM_F_ACK = 0x4
+const NLM_F_DUMP = 0x300
 const NLM_F_EXCL = 0x200
 const NLM_F_CREATE = 0x400
 const NLM_F_APPEND = 0x800
@@ -21,7 +22,7 @@ const NLA_F_NESTED = 0x8000
 const BATCH_BEGIN = 0x10
 const BATCH_END = 0x11
 const SUBSYSTEM = 10 // NFNL_SUBSYS_NFTABLES
-const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6 }
+const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6, listRules: 7 }
 // linux/netfilter.h, uapi/linux/in.h
 const NFPROTO_IPV4 = 2
 const HOOK = { output: 3, postrouting: 4 }
@@ -140,26 +141,34 @@ function rewrite(
 
 const table = () => text(1, REDIRECT_TABLE)
 
-/** The chains and their rules; the last message asks for an acknowledgement. */
-const rules = (ports: { udp: number; tcp: number }): Buffer[] => [
-  chain('there', HOOK.postrouting, 300),
-  chain('back', HOOK.output, -300),
+/** The rules, those of `there` first; the last message asks for an acknowledgement. */
+export const rewrites = (ports: RedirectPorts): Buffer[] => [
   rewrite('there', 'daddr', 'dport', 'udp', 53, ports.udp),
   rewrite('there', 'daddr', 'dport', 'tcp', 53, ports.tcp),
   rewrite('back', 'saddr', 'sport', 'udp', ports.udp, 53),
   rewrite('back', 'saddr', 'sport', 'tcp', ports.tcp, 53, NLM_F_ACK),
 ]
 
+/** The chains and their rules. */
+const rules = (ports: RedirectPorts): Buffer[] => [
+  chain('there', HOOK.postrouting, 300),
+  chain('back', HOOK.output, -300),
+  ...rewrites(ports),
+]
+
+/** Asks which rules there are. */
+export const redirectQuestion = (): Buffer => change(MESSAGE.listRules, NLM_F_DUMP, table())
+
 /**
  * The same as `redirectRules`, for a sandbox that has no such table yet: then EEXIST, and nothing is changed. (To delete and
  * make it anew in one batch costs the kernel three times as much.)
  */
-export function redirectBatch(ports: { udp: number; tcp: number }): Buffer {
+export function redirectBatch(ports: RedirectPorts): Buffer {
   return batch(change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports))
 }
 
 /** The same where rules of an earlier resolver may be: they are replaced at once. */
-export function replaceRedirectBatch(ports: { udp: number; tcp: number }): Buffer {
+export function replaceRedirectBatch(ports: RedirectPorts): Buffer {
   return batch(
     change(MESSAGE.newTable, NLM_F_CREATE, table()),
     change(MESSAGE.deleteTable, 0, table()),

@@ -16,8 +16,9 @@ import {
 } from './contract'
 import { Forwarder } from './forward'
 import { resolverAnswers } from './probe'
-import { noRedirect, redirectRules } from './redirect'
-import { noRedirectBatch, redirectBatch, replaceRedirectBatch } from './redirect-batch'
+import { noRedirect, type RedirectPorts, redirectRules } from './redirect'
+import { noRedirectBatch, redirectBatch, redirectQuestion, replaceRedirectBatch } from './redirect-batch'
+import { redirectedPorts } from './redirect-present'
 import { Responder } from './responder'
 import { DnsServer } from './server'
 import { SocketTransport } from './transport'
@@ -36,16 +37,20 @@ export const openNames = (): Names => new Zones()
  * open one there. Throws ERR_NAMES.
  */
 export async function openResolver(options: ResolverOptions): Promise<SandboxResolver> {
-  const { stack, host, view, mode = 'redirect', log = SILENT } = options
+  const { stack, host, view, mode = 'redirect', inherit = false, log = SILENT } = options
   const transport = new SocketTransport({ host, sandbox: stack })
   const forwarder = new Forwarder(transport)
   const responder = new Responder(zonesOf(options.names), view, forwarder, undefined, log)
   const server = await named(`the resolver of sandbox ${view.sandboxId}`, { sandboxId: view.sandboxId }, () =>
     atomically(async undo => {
-      const port = mode === 'direct' ? 53 : 0
-      const opened = await listen(stack, responder, RESOLVER_ADDRESS, port, log)
+      const before = inherit && mode === 'redirect' ? present(stack) : undefined
+      const ports = mode === 'direct' ? { udp: 53, tcp: 53 } : (before?.ports ?? CHOSEN_BY_KERNEL)
+      const opened = await listen(stack, responder, RESOLVER_ADDRESS, ports, log).catch((error: unknown) => {
+        if (!before?.ports) throw error
+        return listen(stack, responder, RESOLVER_ADDRESS, CHOSEN_BY_KERNEL, log) // somebody else has them now
+      })
       undo.push('close the resolver', () => opened.close())
-      if (mode === 'redirect') redirect(stack, { udp: opened.udpPort, tcp: opened.tcpPort })
+      if (mode === 'redirect') redirect(stack, { udp: opened.udpPort, tcp: opened.tcpPort }, before)
       return opened
     }),
   )
@@ -91,7 +96,8 @@ export async function openHostListener(options: HostListenerOptions): Promise<Ho
   const server = await named(`the listener on ${address} port ${port}`, { address, port }, async () => {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await listen(stack, responder, address, port || randomInt(...CHOSEN_PORTS), log)
+        const tried = port || randomInt(...CHOSEN_PORTS)
+        return await listen(stack, responder, address, { udp: tried, tcp: tried }, log)
       } catch (error) {
         // UDP and TCP need the same port, so it is not the kernel that chooses.
         if (port !== 0 || attempt === 10) throw error
@@ -116,12 +122,17 @@ export const resolveName: ResolveName = (names, view, name, family) =>
 export const resolveIp: ResolveIp = (names, view, ip) => zonesOf(names).reverse(view, ip)
 
 /** Text only for stacks that take nothing else: each libnftables context costs a descriptor, and must have one below 1024. */
-function redirect(stack: Stack, ports: { udp: number; tcp: number }): void {
+function redirect(stack: Stack, ports: RedirectPorts, before: Present | undefined): void {
   if (!stack.nftBatch) {
     stack.nft(redirectRules(ports))
     return
   }
+  if (before?.ports?.udp === ports.udp && before.ports.tcp === ports.tcp) return
   try {
+    if (before?.some) {
+      stack.nftBatch(replaceRedirectBatch(ports))
+      return
+    }
     stack.nftBatch(redirectBatch(ports))
   } catch (error) {
     // Rules of an earlier resolver are there.
@@ -130,24 +141,44 @@ function redirect(stack: Stack, ports: { udp: number; tcp: number }): void {
   }
 }
 
+/** What stands in the sandbox: `ports` when it is just what we would make for them. */
+interface Present {
+  some: boolean
+  ports?: RedirectPorts
+}
+
+function present(stack: Stack): Present | undefined {
+  if (!stack.nftDump) return undefined
+  const listing = stack.nftDump(redirectQuestion())
+  return { some: listing.length > 0, ports: redirectedPorts(listing) }
+}
+
 function undirect(stack: Stack): void {
   if (stack.nftBatch) stack.nftBatch(noRedirectBatch())
   else stack.nft(noRedirect())
 }
 
-/** With port 0 the kernel chooses: one for UDP, another for TCP. */
+/** One for UDP, another for TCP. */
+const CHOSEN_BY_KERNEL: RedirectPorts = { udp: 0, tcp: 0 }
+
 async function listen(
   stack: Stack,
   responder: Responder,
   address: string,
-  port: number,
+  ports: RedirectPorts,
   log: Logger,
 ): Promise<DnsServer> {
-  const udp = stack.openSocket({ type: 'udp', address, port })
+  const udp = stack.openSocket({ type: 'udp', address, port: ports.udp })
   let tcp = -1
   let server: UdpServer
   try {
-    tcp = stack.openSocket({ type: 'tcp', address, port, listen: BACKLOG, reuseAddress: port !== 0 })
+    tcp = stack.openSocket({
+      type: 'tcp',
+      address,
+      port: ports.tcp,
+      listen: BACKLOG,
+      reuseAddress: ports.tcp !== 0,
+    })
     server = await serveUdp(stack, udp, familyOf(address), responder, log)
   } catch (error) {
     stack.closeFd(udp)

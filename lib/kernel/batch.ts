@@ -1,5 +1,5 @@
 import { readSync, writeSync } from 'node:fs'
-import { endianness } from 'node:os'
+import { constants, endianness } from 'node:os'
 import { CnmError } from '../base/errors'
 import type { Binding } from './binding'
 import { errnoOf, systemError } from './errors'
@@ -10,6 +10,7 @@ const SO_SNDBUFFORCE = 32
 /** Bytes. Batches below this fit into any send buffer that a host is likely to have (net.core.wmem_default: 208 KiB). */
 const LARGE = 100_000
 const SOCK_RAW = 3
+const { ENOENT } = constants.errno
 const SOCK_NONBLOCK = 0o4000 // asm-generic/socket.h
 const NLMSG_ERROR = 2
 const HEADER = 16 // struct nlmsghdr
@@ -78,6 +79,7 @@ export class BatchSocket {
 /** Read out of before anybody else can write: all of this is synchronous. */
 const answers = Buffer.alloc(32 * 1024)
 
+/** `number`: errno. */
 function refusal(number: number): CnmError {
   const { errno, words } = errnoOf(number)
   return errno === 'EPERM'
@@ -87,6 +89,22 @@ function refusal(number: number): CnmError {
         { errno },
       )
     : new CnmError('ERR_FIREWALL', `the kernel refused an nftables transaction: ${words}`, { errno })
+}
+
+/** Asks by one dump message; what does not exist has nothing to list. */
+export function askDump(binding: Binding, ns: number, question: Uint8Array): Uint8Array {
+  let fd = -1
+  try {
+    fd = binding.socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+    const { data, errors } = binding.exchangeSync({ fd, messages: question, count: 1 })
+    const [failed = 0] = errors
+    if (failed === 0 || failed === ENOENT) return data
+    throw refusal(failed)
+  } catch (error) {
+    throw systemError(error, 'list nftables objects')
+  } finally {
+    if (fd >= 0) binding.close(fd)
+  }
 }
 
 /** Negative errno, as the kernel says it, of the first message that failed; 0 if all went well. */

@@ -47,6 +47,8 @@ export interface Stack {
   link(nameOrIndex: string | number): Promise<Link | undefined>
   addresses(link?: number): Promise<Address[]>
   routes(filter?: { family?: Family; table?: number }): Promise<Route[]>
+  /** All links, addresses and routes, asked for in one journey. */
+  survey(): Promise<Survey>
   /** Policy routing rules. */
   rules(): Promise<Rule[]>
   /** ARP and ND entries; `bridge: true` for the forwarding database entries (FDB). */
@@ -91,6 +93,11 @@ export interface Stack {
    * of what `nft` costs. Absent: use `nft`. Throws ERR_FIREWALL with `details.errno`, or ERR_PRIVILEGE.
    */
   nftElements?(table: string, changes: readonly ElementChange[]): void
+  /**
+   * Asks nftables by a ready dump message; returns the messages of the answer, back to back, none when there is nothing of the
+   * kind. Absent together with `nftBatch`. Throws ERR_FIREWALL.
+   */
+  nftDump?(question: Uint8Array): Uint8Array
   /** Deletes conntrack entries that match any of the filters (all given fields of one must match); resolves to how many. */
   flushConntrack(filters: ConntrackFilter[]): Promise<number>
   /** Enters the namespace, runs `body` (which must not await), comes home. For libraries that open sockets themselves. */
@@ -98,6 +105,12 @@ export interface Stack {
 
   /** Lets go of the descriptors; the namespace lives on as long as it is bound or used. */
   close(): void
+}
+
+export interface Survey {
+  links: Link[]
+  addresses: Address[]
+  routes: Route[]
 }
 
 export interface Watch {

@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import type { Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
-import { BatchSocket, sendBatch } from './batch'
+import { askDump, BatchSocket, sendBatch } from './batch'
 import type { Binding, ExchangeResult } from './binding'
 import { errnoOf, isNativeError, NEED_ESP, systemError } from './errors'
 import type {
@@ -18,6 +18,7 @@ import type {
   Rule,
   SocketOptions,
   Stack,
+  Survey,
   Topic,
   Watch,
 } from './kernel'
@@ -124,6 +125,21 @@ export class LinuxStack implements Stack, Line {
       NO_TABLE,
     )
     return table === undefined ? all : all.filter(route => route.table === table)
+  }
+
+  async survey(): Promise<Survey> {
+    const data = await this.question(() => {
+      encodeGetLink(writer)
+      encodeGetAddresses(writer)
+      encodeGetRoutes(writer, 4)
+      encodeGetRoutes(writer, 6)
+    })
+    const all = data ?? new Uint8Array(0)
+    return {
+      links: decodeAll(all, decodeLink),
+      addresses: decodeAll(all, decodeAddress),
+      routes: decodeAll(all, decodeRoute),
+    }
   }
 
   rules(): Promise<Rule[]> {
@@ -233,6 +249,11 @@ export class LinuxStack implements Stack, Line {
     encodeElements(writer, table, changes)
     this.batches ??= new BatchSocket(this.binding, this.ns)
     this.batches.send(writer.take())
+  }
+
+  nftDump(question: Uint8Array): Uint8Array {
+    this.use()
+    return askDump(this.binding, this.ns, question)
   }
 
   async flushConntrack(filters: ConntrackFilter[]): Promise<number> {

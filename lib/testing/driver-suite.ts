@@ -362,7 +362,7 @@ function poolOf(subnet: string) {
 
 /** A stack as plain sorted data, without what differs from run to run: indexes, counters, carrier, states of ports. */
 async function likeness(stack: Stack): Promise<unknown> {
-  const [links, addresses, routes] = await Promise.all([stack.links(), stack.addresses(), stack.routes()])
+  const { links, addresses, routes } = await stack.survey()
   const name = (index?: number) => links.find(link => link.index === index)?.name
   const sorted = (lines: unknown[]) => lines.map(line => JSON.stringify(line)).sort()
   return {

@@ -13,6 +13,7 @@ import type {
   Rule,
   SocketOptions,
   Stack,
+  Survey,
   Topic,
   Watch,
 } from '../kernel/kernel'
@@ -81,6 +82,11 @@ export class MockStack implements Stack {
         )
         .map(showRoute),
     )
+  }
+
+  async survey(): Promise<Survey> {
+    const [links, addresses, routes] = await Promise.all([this.links(), this.addresses(), this.routes()])
+    return { links, addresses, routes }
   }
 
   /** With the three IPv4 and two IPv6 rules that every namespace begins with. */

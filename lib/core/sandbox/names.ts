@@ -57,7 +57,7 @@ export class SandboxNames {
     )
   }
 
-  async refresh(): Promise<void> {
+  async refresh(inherit = false): Promise<void> {
     const wanted = this.#wantsResolver
     if (wanted && !this.resolver)
       this.resolver = await this.#in.context.openResolver({
@@ -65,6 +65,7 @@ export class SandboxNames {
         stack: this.#in.stack as Stack,
         host: this.#in.context.host,
         view: this.view(),
+        inherit,
         log: this.#in.context.log,
       })
     else if (wanted) this.resolver?.update(this.view())
@@ -136,8 +137,8 @@ export class SandboxNames {
     }
   }
 
-  /** Files and, where wanted, the resolver; for a sandbox that is made or restored. */
-  async openNames(): Promise<void> {
+  /** Files and, where wanted, the resolver; for a sandbox that is made or restored (then it may `inherit` rules). */
+  async openNames(inherit = false): Promise<void> {
     const { config } = this.#in.record
     const { settings, openFiles, followUpstreams } = this.#in.context
     const gateway = this.#hooks.hostGateway()
@@ -158,7 +159,7 @@ export class SandboxNames {
         endpoint.id,
         hostsEntries({ ...identity(endpoint), aliases: [] }, this.#in.hostname, config.domainname),
       )
-    await this.refresh()
+    await this.refresh(inherit)
   }
 
   get directory(): string {

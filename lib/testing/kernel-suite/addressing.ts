@@ -114,6 +114,10 @@ export function addressing(lab: Lab): void {
           'unreachable fd00:7::/64 dev lo scope global proto 4 metric 1024',
         ].sort(),
       )
+      const { links, addresses, routes } = await lab.host.survey()
+      expect(links.map(({ name }) => name)).toEqual((await lab.host.links()).map(({ name }) => name))
+      expect(addresses).toEqual(await lab.host.addresses())
+      expect(routes).toEqual(await lab.host.routes())
       await lab.host.apply([
         { op: 'replaceRoute', route: { destination: '0.0.0.0/0', gateway: '10.0.0.253' } },
         { op: 'replaceRoute', route: { destination: '::/0', gateway: 'fd00::fd' } },

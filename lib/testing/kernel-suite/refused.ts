@@ -47,12 +47,7 @@ export function refused(lab: Lab): void {
 /** What a refused change must leave as it was. */
 async function survey(stack: Stack): Promise<unknown> {
   const text = (items: object[]) => items.map(item => JSON.stringify(item)).sort()
-  const [links, addresses, routes, rules] = await Promise.all([
-    stack.links(),
-    stack.addresses(),
-    stack.routes(),
-    stack.rules(),
-  ])
+  const [{ links, addresses, routes }, rules] = await Promise.all([stack.survey(), stack.rules()])
   return {
     links: links.map(({ name, kind, mac, mtu, up, master, alias }) => ({
       name,

@@ -4,7 +4,7 @@ import type { SandboxResolver } from '../../../lib/dns/contract'
 import { redirectRules } from '../../../lib/dns/redirect'
 import { redirectBatch } from '../../../lib/dns/redirect-batch'
 import { openNames, openResolver } from '../../../lib/dns/resolver'
-import type { Stack } from '../../../lib/kernel/kernel'
+import type { KernelEvent, Stack } from '../../../lib/kernel/kernel'
 import { Scene, view } from './scene'
 
 const RESOLV_CONF = 'nameserver 127.0.0.11\noptions ndots:0\n'
@@ -190,6 +190,64 @@ describe('the life of a resolver', () => {
     expect(await scene.run(path, 'dig', '+short', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
     expect(stack.nft('list ruleset').match(/dport set/g)).toHaveLength(2)
     await second.close()
+  })
+
+  describe('after a restart', () => {
+    const portsOf = (stack: Stack) => stack.nft('list ruleset').match(/dport set \d+/g)
+    let harmed: ReturnType<Scene['sandbox']> | undefined
+    const again = (stack: Stack) =>
+      openResolver({ names: someNames(), stack, host: scene.host, view: view(), inherit: true })
+
+    test('the ports are taken again, and no rule is touched', async () => {
+      const { stack, path } = await scene.sandbox('same', 79)
+      await (await open(stack)).close({ keepRules: true })
+      const ports = portsOf(stack)
+      const events: KernelEvent[] = []
+      const watch = stack.watch(['nft'], event => events.push(event))
+      const resolver = await again(stack)
+      expect(await scene.run(path, 'dig', '+short', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
+      expect(await scene.run(path, 'dig', '+short', '+tcp', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
+      expect(portsOf(stack)).toEqual(ports)
+      expect(events).toEqual([])
+      watch.close()
+      await resolver.close()
+      expect(stack.nft('list ruleset')).toBe('')
+    })
+
+    test.each([
+      ['are gone', 'delete table ip libcnm-dns'],
+      ['were emptied', 'flush table ip libcnm-dns'],
+      ['lost one', 'flush chain ip libcnm-dns back'],
+      ['got one more', 'add rule ip libcnm-dns back drop'],
+      [
+        'were altered',
+        'flush chain ip libcnm-dns back; add rule ip libcnm-dns back ip saddr 127.0.0.12 udp sport 7 udp sport set 53',
+      ],
+    ])('rules that %s are made anew', async (_, harm) => {
+      harmed ??= scene.sandbox('harmed', 80)
+      const { stack, path } = await harmed
+      await (await open(stack)).close({ keepRules: true })
+      const whole = stack.nft('list ruleset').replace(/\d{4,}/g, 'PORT')
+      stack.nft(harm)
+      const resolver = await again(stack)
+      expect(await scene.run(path, 'dig', '+short', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
+      expect(await scene.run(path, 'dig', '+short', '+tcp', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
+      expect(stack.nft('list ruleset').replace(/\d{4,}/g, 'PORT')).toBe(whole)
+      await resolver.close()
+    })
+
+    test('when somebody else has a port by now, others are chosen', async () => {
+      const { stack, path } = await scene.sandbox('taken', 81)
+      await (await open(stack)).close({ keepRules: true })
+      const ports = portsOf(stack)
+      const [port = 0] = (ports ?? []).map(text => Number(text.replace(/\D+/, '')))
+      const fd = stack.openSocket({ type: 'udp', address: '127.0.0.11', port })
+      const resolver = await again(stack)
+      expect(portsOf(stack)).not.toEqual(ports)
+      expect(await scene.run(path, 'dig', '+short', '@127.0.0.11', 'db')).toBe('10.9.0.3\n')
+      stack.closeFd(fd)
+      await resolver.close()
+    })
   })
 
   test('direct, it needs no rules; a port that is taken is an error that says so, and leaves nothing', async () => {
