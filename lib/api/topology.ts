@@ -32,7 +32,7 @@ export interface TopologySandbox {
     ipv6?: string
     mac: string
     gateway: boolean
-    /** `8080 -> 80/tcp` */
+    /** `8080 -> 80/tcp`: one line for both families, where they are the same. */
     ports: string[]
   }[]
 }
@@ -67,7 +67,7 @@ export function topologyOf(controller: Controller): Topology {
         ipv6: endpoint.ipv6,
         mac: endpoint.mac,
         gateway: sandbox.gateway.ipv4 === endpoint || sandbox.gateway.ipv6 === endpoint,
-        ports: endpoint.ports.map(portText),
+        ports: portTexts(endpoint.ports),
       })),
     })),
   }
@@ -81,10 +81,20 @@ interface Ports {
   protocol: string
 }
 
-function portText({ hostIp, hostPort, hostPortEnd, containerPort, protocol }: Ports): string {
-  const length = hostPortEnd - hostPort
-  const range = (first: number) => (length ? `${first}-${first + length}` : `${first}`)
-  const host =
-    hostIp === '0.0.0.0' || hostIp === '::' ? '' : `${hostIp.includes(':') ? `[${hostIp}]` : hostIp}:`
-  return `${host}${range(hostPort)} -> ${range(containerPort)}/${protocol}`
+const EVERY_ADDRESS = ['0.0.0.0', '[::]']
+
+/** What is on every address of the host was published once for each family: for who looks at it, it is one. */
+export function portTexts(published: readonly Ports[]): string[] {
+  const hosts = new Map<string, string[]>()
+  for (const { hostIp, hostPort, hostPortEnd, containerPort, protocol } of published) {
+    const length = hostPortEnd - hostPort
+    const range = (first: number) => (length ? `${first}-${first + length}` : `${first}`)
+    const ports = `${range(hostPort)} -> ${range(containerPort)}/${protocol}`
+    hosts.set(ports, [...(hosts.get(ports) ?? []), hostIp.includes(':') ? `[${hostIp}]` : hostIp])
+  }
+  return [...hosts].flatMap(([ports, list]) => {
+    const everywhere = EVERY_ADDRESS.every(address => list.includes(address))
+    const others = everywhere ? list.filter(address => !EVERY_ADDRESS.includes(address)) : list
+    return [...(everywhere ? [ports] : []), ...others.map(address => `${address}:${ports}`)]
+  })
 }

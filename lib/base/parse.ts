@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { parseCidr, parseIp, canonicalCidr, canonicalIp, network, formatCidr } from './cidr'
 import { CnmError, isCnmError } from './errors'
+import { nearest } from './nearest'
 
 /**
  * Parses what a caller handed in, once, at the public method. Throws ERR_INVALID_OPTION naming the field, the value,
@@ -92,32 +93,6 @@ function bare(schema: z.ZodType | undefined): z.ZodType | undefined {
     else if (at instanceof z.ZodPipe) at = at.in
     else return at as z.ZodType | undefined
   }
-}
-
-/** The known name within two edits of the given one. */
-export function nearest(name: string, known: Iterable<string>): string | undefined {
-  if (name.length > 64) return undefined // no slip of the pen, and long to compare
-  let best: string | undefined
-  let least = Math.min(3, Math.ceil(name.length / 2) + 1)
-  for (const candidate of known) {
-    const d = distance(name.toLowerCase(), candidate.toLowerCase())
-    if (d < least) {
-      least = d
-      best = candidate
-    }
-  }
-  return best
-}
-
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++)
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
-    row = next
-  }
-  return row[b.length]!
 }
 
 /** A key as it was given, unless no terminal or log should be shown it. */

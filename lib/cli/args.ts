@@ -1,5 +1,8 @@
 /** Command lines, from tables: the same tables make the help and the completions. */
-import { nearest } from '../base/parse'
+import { nearest } from '../base/nearest'
+
+/** What there are names of. */
+export type Noun = 'network' | 'sandbox'
 
 export interface Option {
   /** Without the dashes. */
@@ -11,6 +14,10 @@ export interface Option {
   value?: string
   help: string
   choices?: readonly string[]
+  /** What completes its value: names of networks or of sandboxes. */
+  completes?: Noun
+  /** Names that people try in its place: the refusal tells this one. */
+  insteadOf?: readonly string[]
 }
 
 export interface Values {
@@ -29,6 +36,8 @@ export interface ParsedArgs {
 /** What is wrong with the command line: exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
+  /** The verb or group of verbs whose help tells more. */
+  about?: string
 }
 
 export interface ParseOptions {
@@ -78,10 +87,13 @@ export function parseArgs(
 function long(options: readonly Option[], name: string): Option {
   const found = options.find(option => option.name === name)
   if (found) return found
-  const near = nearest(
-    name,
-    options.map(option => option.name),
-  )
+  const meant = options.find(({ insteadOf }) => insteadOf?.includes(name))
+  const near =
+    meant?.name ??
+    nearest(
+      name,
+      options.map(option => option.name),
+    )
   throw new UsageError(`unknown option --${name}${near ? `; did you mean --${near}?` : ''}`)
 }
 

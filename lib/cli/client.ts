@@ -48,9 +48,12 @@ export class Client {
     return (text ? JSON.parse(text) : undefined) as T
   }
 
-  /** Lines of JSON as they come, until the signal or the server ends them. */
-  async *stream<T>(path: string, signal: AbortSignal): AsyncGenerator<T, void, void> {
-    const response = await this.#open('GET', path, undefined, signal)
+  /** Resolves when the server has begun. Lines of JSON as they come, until the signal or the server ends them. */
+  async stream<T>(path: string, signal: AbortSignal): Promise<AsyncGenerator<T, void, void>> {
+    return this.#lines<T>(await this.#open('GET', path, undefined, signal), signal)
+  }
+
+  async *#lines<T>(response: IncomingMessage, signal: AbortSignal): AsyncGenerator<T, void, void> {
     let rest = ''
     response.setEncoding('utf8')
     try {

@@ -1,5 +1,5 @@
 /** What a verb of cnm consists of. */
-import type { Option, Values } from './args'
+import { type Noun, type Option, UsageError, type Values } from './args'
 import type { Client } from './client'
 import type { Io } from './output'
 
@@ -26,8 +26,8 @@ export interface Command {
   examples?: readonly string[]
   /** Other names of it. */
   aliases?: readonly string[]
-  /** What completes its words: names of networks or of sandboxes. */
-  completes?: 'network' | 'sandbox'
+  /** What completes its words, one after the other; the last completes all that follow where there may be more. */
+  completes?: readonly Noun[]
   /** Words after this many belong to somebody else. */
   stopAtWord?: number
   /** It does not talk to a controller: no --host, no --data-dir. */
@@ -36,14 +36,30 @@ export interface Command {
   run(invocation: Invocation): Promise<number | undefined>
 }
 
+/** The kinds of option. */
+export const one = (name: string, value: string, help: string): Option => ({ name, kind: 'one', value, help })
+export const many = (name: string, value: string, help: string): Option => ({
+  name,
+  kind: 'many',
+  value,
+  help,
+})
+export const flag = (name: string, help: string): Option => ({ name, kind: 'flag', help })
+
+export const FIREWALL_BACKENDS = ['auto', 'nftables', 'iptables', 'none'] as const
+
 export const FORMAT: Option = {
   name: 'format',
   kind: 'one',
   value: 'TEMPLATE',
   help: 'json, table, "table TEMPLATE" or a Go template: {{.Name}}, {{json .}}, {{range .List}}…{{end}}',
 }
-/** Where there are no filters, as docker has it. */
-export const SHORT_FORMAT: Option = { ...FORMAT, short: 'f' }
+/** Of what is no list; where there are no filters, docker has a letter for it. */
+export const OBJECT_FORMAT: Option = {
+  ...FORMAT,
+  short: 'f',
+  help: 'json (a line each) or a Go template: {{.Name}}, {{json .}}, {{range .List}}…{{end}}',
+}
 export const QUIET: Option = { name: 'quiet', short: 'q', kind: 'flag', help: 'show ids only' }
 export const NO_TRUNC: Option = { name: 'no-trunc', kind: 'flag', help: 'show ids in full' }
 export const FILTER: Option = {
@@ -61,6 +77,7 @@ export const CONNECTION: readonly Option[] = [
     kind: 'one',
     value: 'unix://PATH',
     help: 'the socket of "cnm serve"; default: $CNM_HOST, then unix:///run/libcnm/api.sock',
+    insteadOf: ['socket', 'sock', 'context'],
   },
   {
     name: 'data-dir',
@@ -85,10 +102,24 @@ export const CONNECTION: readonly Option[] = [
     name: 'firewall-backend',
     kind: 'one',
     value: 'BACKEND',
-    choices: ['auto', 'nftables', 'iptables', 'none'],
+    choices: FIREWALL_BACKENDS,
     help: 'with --data-dir: auto, nftables, iptables or none',
   },
 ]
+
+/** `a=b,c=d`, as Docker's lists show labels. */
+export const labelText = (labels: Readonly<Record<string, string>> | null): string =>
+  Object.entries(labels ?? {})
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',')
+
+/** The value of an option that takes a whole number above 0. */
+export function count(text: string | undefined, option: string): number | undefined {
+  if (text === undefined) return undefined
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new UsageError(`--${option} must be a number above 0, not ${JSON.stringify(text)}`)
+  return Number(text)
+}
 
 /** `k=v` and `k!=v` as the API takes filters. */
 export function filters(texts: readonly string[]): Record<string, string[]> {

@@ -2,12 +2,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createApi } from '../api'
-import { Controller } from '../controller'
 import type { ControllerInput } from '../options'
 import { UsageError, type Values } from './args'
 import { Client } from './client'
 import { DEFAULT_SOCKET } from './commands/serve'
+import { loadApi, loadController } from './late'
 
 type Firewall = 'auto' | 'nftables' | 'iptables' | 'none'
 
@@ -39,9 +38,9 @@ export function socketPath(host: string): string {
 
 /** The same API, so that every verb has one way to go; on a socket in a folder of its own for the time of one verb. */
 async function openHere(input: ControllerInput): Promise<Client> {
-  const controller = await Controller.open(input)
+  const controller = await loadController().Controller.open(input)
   const directory = mkdtempSync(join(tmpdir(), 'cnm-'))
-  const api = createApi(controller)
+  const api = loadApi().createApi(controller)
   const end = async () => {
     await api.close()
     await controller.close()

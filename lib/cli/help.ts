@@ -13,10 +13,10 @@ export const optionsOf = (command: Command): Option[] => [
 ]
 
 /** As a page of the manual has it: NAME, SYNOPSIS, DESCRIPTION, OPTIONS, EXAMPLES, EXIT STATUS. */
-export function helpOf(command: Command): string {
+export function helpOf(command: Command, columns: number): string {
   const own = command.options
   const shared = optionsOf(command).filter(option => !own.includes(option))
-  return sections([
+  return sections(columns, [
     ['NAME', [`cnm ${command.name} - ${command.summary}`]],
     [
       'SYNOPSIS',
@@ -24,63 +24,95 @@ export function helpOf(command: Command): string {
     ],
     ['ALIASES', (command.aliases ?? []).map(alias => `cnm ${alias}`)],
     ['DESCRIPTION', command.description?.split('\n') ?? []],
-    ['OPTIONS', optionLines(own)],
-    ['COMMON OPTIONS', optionLines(shared)],
+    ['OPTIONS', optionLines(own, columns)],
+    ['COMMON OPTIONS', optionLines(shared, columns)],
     ['EXAMPLES', [...(command.examples ?? [])]],
-    ['EXIT STATUS', EXIT_STATUS],
+    ['EXIT STATUS', pairs(EXIT_STATUS, columns)],
   ])
 }
 
-const EXIT_STATUS = [
-  '0    done',
-  '1    refused, or differences were found; standard error says why',
-  '2    the command line is wrong',
-  '125  no controller can be reached or opened',
+const EXIT_STATUS: [string, string][] = [
+  ['0', 'done'],
+  ['1', 'refused, or differences were found; standard error says why'],
+  ['2', 'the command line is wrong'],
+  ['125', 'no controller can be reached or opened'],
 ]
 
-export function overview(commands: readonly Command[]): string {
-  const width = Math.max(...commands.map(({ name }) => name.length))
-  return sections([
+const ENVIRONMENT: [string, string][] = [
+  ['CNM_HOST', 'the socket of "cnm serve", unix://PATH; default unix:///run/libcnm/api.sock'],
+  ['NO_COLOR', 'no colours'],
+]
+
+export function overview(commands: readonly Command[], columns: number): string {
+  return sections(columns, [
     ['NAME', ["cnm - networks of containers, by the words of Docker's Container Network Model"]],
     ['SYNOPSIS', ['cnm COMMAND [OPTIONS] ...']],
-    ['COMMANDS', commands.map(({ name, summary }) => `${name.padEnd(width)}  ${summary}`)],
-    [
-      'ENVIRONMENT',
-      [
-        'CNM_HOST   the socket of "cnm serve", unix://PATH; default unix:///run/libcnm/api.sock',
-        'NO_COLOR   no colours',
-      ],
-    ],
-    ['EXIT STATUS', EXIT_STATUS],
+    ['COMMANDS', summaries(commands, columns)],
+    ['ENVIRONMENT', pairs(ENVIRONMENT, columns)],
+    ['EXIT STATUS', pairs(EXIT_STATUS, columns)],
     ['SEE ALSO', ['cnm COMMAND --help']],
   ])
 }
 
 /** The verbs below one word: `cnm network --help`. */
-export function groupHelp(group: string, commands: readonly Command[]): string {
-  const width = Math.max(...commands.map(({ name }) => name.length))
-  return sections([
+export function groupHelp(group: string, commands: readonly Command[], columns: number): string {
+  return sections(columns, [
     ['SYNOPSIS', [`cnm ${group} COMMAND [OPTIONS] ...`]],
-    ['COMMANDS', commands.map(({ name, summary }) => `${name.padEnd(width)}  ${summary}`)],
-    ['EXIT STATUS', EXIT_STATUS],
+    ['COMMANDS', summaries(commands, columns)],
+    ['EXIT STATUS', pairs(EXIT_STATUS, columns)],
     ['SEE ALSO', [`cnm ${group} COMMAND --help`]],
   ])
 }
 
-const sections = (list: [string, string[]][]) =>
+const sections = (columns: number, list: [string, string[]][]) =>
   list
     .filter(([, lines]) => lines.length)
-    .map(([title, lines]) => `${title}\n${lines.map(line => `  ${line}\n`).join('')}`)
+    .map(([title, lines]) => {
+      const wrapped = title === 'DESCRIPTION' ? lines.flatMap(line => wrap(line, roomOf(columns))) : lines
+      return `${title}\n${wrapped.map(line => `${INDENT}${line}\n`).join('')}`
+    })
     .join('\n')
 
-function optionLines(options: readonly Option[]): string[] {
-  const heads = options.map(
-    ({ name, short, kind, value }) =>
-      `${short ? `-${short}, ` : '    '}--${name}${kind === 'flag' ? '' : ` ${value ?? 'VALUE'}`}`,
+const INDENT = '  '
+/** Beside the indent; not so narrow that words are torn one from the other, nor wider than one reads at ease. */
+const roomOf = (columns: number) => Math.max(60, Math.min(columns, 120)) - INDENT.length
+
+const summaries = (commands: readonly Command[], columns: number) =>
+  pairs(
+    commands.map(({ name, summary }) => [name, summary]),
+    columns,
   )
-  const width = Math.min(32, Math.max(0, ...heads.map(head => head.length)))
-  return options.flatMap(({ help }, at) => {
-    const head = heads[at] as string
-    return head.length > width ? [head, `${' '.repeat(width)}  ${help}`] : [`${head.padEnd(width)}  ${help}`]
+
+const optionLines = (options: readonly Option[], columns: number) =>
+  pairs(
+    options.map(({ name, short, kind, value, help }) => [
+      `${short ? `-${short}, ` : '    '}--${name}${kind === 'flag' ? '' : ` ${value ?? 'VALUE'}`}`,
+      help,
+    ]),
+    columns,
+  )
+
+/** Two columns; a head that is too long for the first has a line of its own. */
+function pairs(list: readonly (readonly [string, string])[], columns: number): string[] {
+  const width = Math.min(32, Math.max(0, ...list.map(([head]) => head.length)))
+  return list.flatMap(([head, text]) => {
+    const lines = wrap(text, roomOf(columns) - width - 2)
+    const heads = head.length > width ? [head, ''] : [head]
+    return Array.from({ length: heads.length - 1 + lines.length }, (_, at) => {
+      const line = lines[at - heads.length + 1] ?? ''
+      return `${(heads[at] ?? '').padEnd(width)}  ${line}`.trimEnd()
+    })
   })
+}
+
+/** Lines of at most so many letters, broken between words. */
+function wrap(text: string, room: number): string[] {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + 1 + word.length <= room)
+      lines[lines.length - 1] = `${last} ${word}`
+    else lines.push(word)
+  }
+  return lines
 }

@@ -49,11 +49,13 @@ export function formatList<T>(
       ...rows.map(row => columns.map(({ value }) => value(row))),
     ])
   const isTable = /^table\s/.test(format)
-  const template = compile(isTable ? format.replace(/^table\s+/, '') : format)
+  const first = rows[0]
+  const extras = first ? Object.keys(extra(first)) : []
+  const known = first && [...columns.map(({ field }) => field), ...extras]
+  const template = compile(isTable ? format.replace(/^table\s+/, '') : format, known)
   const texts = rows.map(row => template({ ...extra(row), ...shown(row) }))
   if (!isTable) return lines(texts)
   const titles = Object.fromEntries(columns.map(({ field, title }) => [field, title]))
-  const extras = rows[0] ? Object.keys(extra(rows[0])) : []
   const heads = {
     ...Object.fromEntries(extras.map(name => [name, name.toUpperCase()])),
     ...titles,
@@ -65,16 +67,29 @@ export function formatList<T>(
 const plain = (values: Record<string, unknown>) =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== 'function'))
 
-/** One object or several in a template, or all of them as JSON. */
-export function formatObjects(objects: readonly unknown[], format: string | undefined): string {
+/**
+ * One object or several in a template, or all of them as JSON. `optional`: fields that not every object has; with it, a
+ * template that names any other that is not there is refused.
+ */
+export function formatObjects(
+  objects: readonly unknown[],
+  format: string | undefined,
+  optional?: readonly string[],
+): string {
   if (format === undefined) return `${JSON.stringify(objects, undefined, 4)}\n`
   if (format === 'json') return lines(objects.map(object => JSON.stringify(object)))
-  const template = compile(format)
-  return lines(objects.map(template))
+  if (/^table(\s|$)/.test(format))
+    throw new UsageError(
+      'a table is for lists; here --format takes json or a template, without the word "table"',
+    )
+  const known = optional && [
+    ...new Set([...objects.flatMap(object => Object.keys(object ?? {})), ...optional]),
+  ]
+  return lines(objects.map(compile(format, known)))
 }
 
 /** `\t` and `\n` are what people write in a shell. */
-function compile(source: string): (data: unknown) => string {
+function compile(source: string, known?: readonly string[]): (data: unknown) => string {
   const escaped = source.replace(/\\([tn\\])/g, (_, letter: string) =>
     letter === 't' ? '\t' : letter === 'n' ? '\n' : '\\',
   )
@@ -89,7 +104,7 @@ function compile(source: string): (data: unknown) => string {
         throw error
       }
     }
-  return guard(guard(parseTemplate)(escaped))
+  return guard(guard(parseTemplate)(escaped, known))
 }
 
 const lines = (texts: readonly string[]) => texts.map(text => `${text}\n`).join('')

@@ -1,6 +1,6 @@
 /** From words to a verb, and from what became of it to an exit code. */
 import { isCnmError } from '../base/errors'
-import { nearest } from '../base/parse'
+import { nearest } from '../base/nearest'
 import { VERSION } from '../api/version'
 import { parseArgs, UsageError } from './args'
 import type { Client } from './client'
@@ -11,6 +11,7 @@ import { networkCommands } from './commands/network'
 import { sandboxCommands } from './commands/sandbox'
 import { serveCommand } from './commands/serve'
 import { upkeepCommands } from './commands/upkeep'
+import { watchCommand } from './commands/watch'
 import { completion, SHELLS, type Shell } from './completion'
 import { connect } from './connection'
 import { groupHelp, helpOf, optionsOf, overview } from './help'
@@ -38,6 +39,7 @@ export const COMMANDS: readonly Command[] = [
   ...networkCommands,
   ...sandboxCommands,
   ...upkeepCommands,
+  watchCommand,
   graphCommand,
   cniCommand,
   completionCommand,
@@ -66,11 +68,11 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
       : undefined
     const group = groupOf(asked)
     if (!topic && group.length) {
-      io.out(groupHelp(asked, group))
+      io.out(groupHelp(asked, group, io.columns))
       return 0
     }
     if (asked && !topic) throw new UsageError(`no such command: ${asked}`)
-    const text = topic ? helpOf(topic) : overview(COMMANDS)
+    const text = topic ? helpOf(topic, io.columns) : overview(COMMANDS, io.columns)
     if (first === undefined) io.error(text)
     else io.out(text)
     return first === undefined ? USAGE : 0
@@ -81,18 +83,32 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
   }
   const group = groupOf(first)
   if (group.length && (words[1] === '--help' || words[1] === '-h')) {
-    io.out(groupHelp(first, group))
+    io.out(groupHelp(first, group, io.columns))
     return 0
   }
   const { command, rest } = find(words)
+  try {
+    return await invoke(command, rest, io)
+  } catch (error) {
+    throw pointTo(error, command.name)
+  }
+}
+
+/** Whose help tells more of it. */
+function pointTo(error: unknown, name: string): unknown {
+  if ((error as Error).name === 'UsageError') (error as UsageError).about = name
+  return error
+}
+
+async function invoke(command: Command, rest: readonly string[], io: Io): Promise<number> {
   const options = optionsOf(command)
   if (!command.stopAtWord && rest.some(word => word === '--help' || word === '-h')) {
-    io.out(helpOf(command))
+    io.out(helpOf(command, io.columns))
     return 0
   }
   const { values, args } = parseArgs(rest, options, { stopAtWord: command.stopAtWord })
   if (values.flag('help')) {
-    io.out(helpOf(command))
+    io.out(helpOf(command, io.columns))
     return 0
   }
   if (args.length < command.least || args.length > command.most)
@@ -127,9 +143,8 @@ function find(words: readonly string[]): { command: Command; rest: readonly stri
   if (group.length) {
     const verbs = group.map(({ name }) => name.slice(first.length + 1))
     const near = words[1] && nearest(words[1], verbs)
-    throw new UsageError(
-      `cnm ${first} is followed by ${verbs.join(', ')}${near ? `; did you mean ${near}?` : ''}`,
-    )
+    const hint = near ? `; did you mean ${near}?` : ''
+    throw pointTo(new UsageError(`cnm ${first} is followed by ${verbs.join(', ')}${hint}`), first)
   }
   const near = nearest(first, new Set(COMMANDS.map(({ name }) => name.split(' ')[0] as string)))
   throw new UsageError(`no such command: ${first}${near ? `; did you mean ${near}?` : ''}`)
@@ -138,7 +153,8 @@ function find(words: readonly string[]): { command: Command; rest: readonly stri
 function explain(error: unknown, io: Io): number {
   const { name, message } = error as Error
   if (name === 'UsageError') {
-    io.error(`cnm: ${message}\nSee "cnm --help".\n`)
+    const { about } = error as UsageError
+    io.error(`cnm: ${message}\nSee "cnm ${about ? `${about} ` : ''}--help".\n`)
     return USAGE
   }
   if (name === 'ApiError') {

@@ -1,13 +1,10 @@
 /** The options of `cnm serve`: those of dockerd that concern networks, as options of a controller. */
 import type { ControllerInput } from '../options'
 import { type Option, UsageError, type Values } from './args'
-
-const one = (name: string, value: string, help: string): Option => ({ name, kind: 'one', value, help })
-const many = (name: string, value: string, help: string): Option => ({ name, kind: 'many', value, help })
-const flag = (name: string, help: string): Option => ({ name, kind: 'flag', help })
+import { FIREWALL_BACKENDS, flag, many, one } from './command'
 
 export const SERVE_OPTIONS: readonly Option[] = [
-  one('socket', 'PATH', 'where to listen; default /run/libcnm/api.sock'),
+  { ...one('socket', 'PATH', 'where to listen; default /run/libcnm/api.sock'), insteadOf: ['host'] },
   one('data-dir', 'DIR', 'state that survives; default /var/lib/libcnm; "" for memory only'),
   one('run-dir', 'DIR', 'namespaces and files of sandboxes; default /run/NAME'),
   one('name', 'NAME', 'of the controller: two on one host need two; default libcnm'),
@@ -25,7 +22,7 @@ export const SERVE_OPTIONS: readonly Option[] = [
   many('dns-search', 'DOMAIN', 'search domain'),
   {
     ...one('firewall-backend', 'BACKEND', 'auto, nftables, iptables or none'),
-    choices: ['auto', 'nftables', 'iptables', 'none'],
+    choices: FIREWALL_BACKENDS,
   },
   flag('icc', 'containers on the default bridge may talk to one another; default true'),
   one('ip', 'ADDRESS', 'host address of published ports that name none; default 0.0.0.0'),

@@ -6,11 +6,15 @@ export class TemplateError extends Error {
   override readonly name = 'TemplateError'
 }
 
-export function parseTemplate(source: string): (data: unknown) => string {
+/**
+ * `known`: the fields that the data may have, in any case. Any other one is refused; without it, what is not there is
+ * `<no value>`, as it always is further inside.
+ */
+export function parseTemplate(source: string, known?: readonly string[]): (data: unknown) => string {
   const nodes = new Parser(tokenise(source)).whole()
   return data => {
     const out: string[] = []
-    run(nodes, data, new Map([['$', data]]), out)
+    run(nodes, data, new Scope(data, known, new Map([['$', data]])), out)
     return out.join('')
   }
 }
@@ -210,32 +214,52 @@ function operand(word: string): Operand {
 
 /* -------------------------------------------------------------------- running */
 
-type Variables = Map<string, unknown>
+class Scope {
+  readonly #lower: ReadonlySet<string> | undefined
 
-function run(nodes: readonly Node[], dot: unknown, outer: Variables, out: string[]): void {
-  const variables = new Map(outer)
+  constructor(
+    private readonly root: unknown,
+    private readonly known: readonly string[] | undefined,
+    readonly variables: Map<string, unknown>,
+  ) {
+    this.#lower = known && new Set(known.map(name => name.toLowerCase()))
+  }
+
+  inner(): Scope {
+    return new Scope(this.root, this.known, new Map(this.variables))
+  }
+
+  /** Refuses a field that the data cannot have. */
+  check(of: unknown, name: string | undefined): void {
+    if (of !== this.root || name === undefined || !this.#lower || this.#lower.has(name.toLowerCase())) return
+    throw new TemplateError(`there is no field ${name}; there are: ${this.known?.join(', ')}`)
+  }
+}
+
+function run(nodes: readonly Node[], dot: unknown, outer: Scope, out: string[]): void {
+  const scope = outer.inner()
   for (const node of nodes) {
     if (node.type === 'text') out.push(node.text)
-    else if (node.type === 'print') out.push(show(evaluate(node.pipe, dot, variables)))
-    else if (node.type === 'set') variables.set(node.name, evaluate(node.pipe, dot, variables))
-    else if (node.type === 'range') range(node, dot, variables, out)
+    else if (node.type === 'print') out.push(show(evaluate(node.pipe, dot, scope)))
+    else if (node.type === 'set') scope.variables.set(node.name, evaluate(node.pipe, dot, scope))
+    else if (node.type === 'range') range(node, dot, scope, out)
     else {
-      const value = evaluate(node.pipe, dot, variables)
-      if (truth(value)) run(node.then, node.type === 'with' ? value : dot, variables, out)
-      else run(node.otherwise, dot, variables, out)
+      const value = evaluate(node.pipe, dot, scope)
+      if (truth(value)) run(node.then, node.type === 'with' ? value : dot, scope, out)
+      else run(node.otherwise, dot, scope, out)
     }
   }
 }
 
-function range(node: Node & { type: 'range' }, dot: unknown, variables: Variables, out: string[]): void {
-  const value = evaluate(node.pipe, dot, variables)
+function range(node: Node & { type: 'range' }, dot: unknown, scope: Scope, out: string[]): void {
+  const value = evaluate(node.pipe, dot, scope)
   const entries = entriesOf(value)
-  if (entries.length === 0) run(node.otherwise, dot, variables, out)
+  if (entries.length === 0) run(node.otherwise, dot, scope, out)
   for (const [key, item] of entries) {
-    const inner = new Map(variables)
+    const inner = scope.inner()
     const [first, second] = node.names
-    if (second) inner.set(first as string, key).set(second, item)
-    else if (first) inner.set(first, item)
+    if (second) inner.variables.set(first as string, key).set(second, item)
+    else if (first) inner.variables.set(first, item)
     run(node.then, item, inner, out)
   }
 }
@@ -247,29 +271,31 @@ function entriesOf(value: unknown): [unknown, unknown][] {
   throw new TemplateError(`range can't iterate over ${show(value)}`)
 }
 
-function evaluate(pipe: Pipe, dot: unknown, variables: Variables): unknown {
+function evaluate(pipe: Pipe, dot: unknown, scope: Scope): unknown {
   let piped: unknown[] = []
-  for (const call of pipe) piped = [invoke(call, dot, variables, piped)]
+  for (const call of pipe) piped = [invoke(call, dot, scope, piped)]
   return piped[0]
 }
 
-function invoke(call: Call, dot: unknown, variables: Variables, piped: unknown[]): unknown {
+function invoke(call: Call, dot: unknown, scope: Scope, piped: unknown[]): unknown {
   const [head, ...rest] = call as [Operand, ...Operand[]]
-  const args = [...rest.map(item => value(item, dot, variables)), ...piped]
+  const args = [...rest.map(item => value(item, dot, scope)), ...piped]
   if (head.type === 'function') return (FUNCTIONS[head.name] as Function_)(...args)
-  const found = value(head, dot, variables)
+  const found = value(head, dot, scope)
   if (typeof found === 'function') return (found as Function_)(...args)
   if (args.length) throw new TemplateError(`can't give arguments to ${show(found)}`)
   return found
 }
 
-function value(operand: Operand, dot: unknown, variables: Variables): unknown {
+function value(operand: Operand, dot: unknown, scope: Scope): unknown {
   if (operand.type === 'value') return operand.value
   if (operand.type === 'function') return (FUNCTIONS[operand.name] as Function_)()
-  if (operand.type === 'pipe') return operand.fields.reduce(field, evaluate(operand.pipe, dot, variables))
-  if (operand.from && !variables.has(operand.from))
+  if (operand.type === 'pipe') return operand.fields.reduce(field, evaluate(operand.pipe, dot, scope))
+  if (operand.from && !scope.variables.has(operand.from))
     throw new TemplateError(`undefined variable ${JSON.stringify(operand.from)}`)
-  return operand.fields.reduce(field, operand.from ? variables.get(operand.from) : dot)
+  const start = operand.from ? scope.variables.get(operand.from) : dot
+  scope.check(start, operand.fields[0])
+  return operand.fields.reduce(field, start)
 }
 
 /** Docker's templates say .ID where its JSON says Id: the case of a name is no reason to find nothing. */

@@ -1,7 +1,8 @@
 /** Option schemas shared by drivers. Docker passes every option as a string; so each accepts its text form too. */
 import { z } from 'zod'
 import { CnmError } from '../base/errors'
-import { nearest, printable } from '../base/parse'
+import { nearest } from '../base/nearest'
+import { printable } from '../base/parse'
 import { DOCKER_LABELS, isDockers } from './docker-labels'
 
 const TRUE = ['1', 't', 'T', 'true', 'TRUE', 'True']

@@ -1,4 +1,5 @@
-import { nearest, printable } from '../base/parse'
+import { nearest } from '../base/nearest'
+import { printable } from '../base/parse'
 import { CnmError } from '../base/errors'
 
 /** Things with a name that are looked up by it: network drivers, IPAM drivers. */

@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import { type Cidr, contains, formatIp, network, parseCidr, parseIp } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
-import { nearest } from '../base/parse'
+import { nearest } from '../base/nearest'
 import type { Offset } from './address-set'
 import { POOL_OPTIONS } from './contract'
 import type { Numbering } from './numbering'

@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { type Ip, contains, formatCidr, formatIp, network, parseCidr, parseIp } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
-import { nearest } from '../base/parse'
+import { nearest } from '../base/nearest'
 import type { Protocol } from '../firewall/contract'
 import type { PortBinding, PublishedPort } from './contract'
 

@@ -2,7 +2,8 @@
  * What the real docker client asks of the example runtime beside the article: each option of `docker run` that concerns
  * networks, looked at from inside, and the verbs that follow a container through its life, with and without a terminal.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
+import { Terminal } from '../support/terminal'
 import { openScene, type Scene } from './scene'
 
 let scene: Scene
@@ -13,58 +14,29 @@ beforeAll(async () => {
 })
 afterAll(() => scene?.close())
 
-/** A docker client on a pseudo terminal of 31 lines of 93 columns, which script(1) makes. */
-class Terminal {
-  text = ''
-  readonly ended: Promise<number | null>
-  readonly #child: ChildProcess
-
-  constructor(line: string) {
-    const command = `stty rows 31 cols 93; exec ${scene.client} ${line}`
-    this.#child = spawn('script', ['--quiet', '--return', '--flush', '--command', command, '/dev/null'], {
-      env: { ...scene.env, SHELL: '/bin/sh' },
-      stdio: ['pipe', 'pipe', 'inherit'],
-    })
-    this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      this.text += text
-    })
-    this.ended = new Promise(resolve => this.#child.once('close', resolve))
-  }
-
-  type(text: string): void {
-    this.#child.stdin?.write(text)
-  }
-
-  /** Waits until it was printed; `nudge` is typed again and again meanwhile. */
-  async until(wanted: RegExp, nudge = ''): Promise<void> {
-    for (const end = Date.now() + 20_000; !wanted.test(this.text); ) {
-      if (Date.now() > end) throw new Error(`${wanted} is not in ${JSON.stringify(this.text)}`)
-      if (nudge) this.type(nudge)
-      await new Promise(resolve => setTimeout(resolve, 50))
-    }
-  }
-}
+/** A docker client on a terminal. */
+const terminal = (line: string) => new Terminal(`${scene.client} ${line}`, scene.env)
 
 test('run -it: a terminal of the client’s size, its exit code, and nothing left of it', async () => {
-  const terminal = new Terminal('run -it --rm --name tty busybox')
-  await terminal.until(/\/ # /)
-  terminal.type('tty\n')
-  await terminal.until(/\/dev\/pts\/0/)
+  const shell = terminal('run -it --rm --name tty busybox')
+  await shell.until(/\/ # /)
+  shell.type('tty\n')
+  await shell.until(/\/dev\/pts\/0/)
   // The client tells the size when the process is there already.
-  await terminal.until(/31 93/, 'stty size\n')
-  terminal.type('exit 7\n')
-  expect(await terminal.ended).toBe(7)
+  await shell.until(/31 93/, 'stty size\n')
+  shell.type('exit 7\n')
+  expect(await shell.ended).toBe(7)
   expect(await docker('ps -aq --filter name=tty')).toBe('')
 })
 
 test('run -dit, attach, detach, exec -it', async () => {
   await docker('run -dit --name shell busybox')
-  const terminal = new Terminal('attach shell')
-  await terminal.until(/is 42/, 'echo is $((40 + 2))\n')
-  terminal.type('\x10\x11') // Ctrl-P Ctrl-Q
-  await terminal.ended // with 1 or 0: clients differ
-  expect(terminal.text).toContain('read escape sequence')
-  const exec = new Terminal('exec -it shell sh')
+  const shell = terminal('attach shell')
+  await shell.until(/is 42/, 'echo is $((40 + 2))\n')
+  shell.type('\x10\x11') // Ctrl-P Ctrl-Q
+  await shell.ended // with 1 or 0: clients differ
+  expect(shell.text).toContain('read escape sequence')
+  const exec = terminal('exec -it shell sh')
   await exec.until(/\/ # /)
   exec.type('[ -t 0 ] && ip -o address show eth0 && exit 9\n')
   expect(await exec.ended).toBe(9)

@@ -1,6 +1,6 @@
 /** cnm cni: one call by a CNI runtime. */
-import { callPlugin, readAll } from '../../cni/plugin'
 import type { Command } from '../command'
+import { loadCni } from '../late'
 
 export const cniCommand: Command = {
   name: 'cni',
@@ -14,6 +14,7 @@ export const cniCommand: Command = {
     'Reads CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME and CNI_ARGS from the environment and a network configuration from standard input (CNI 0.3.0 to 1.1.0); writes the result, or the error, to standard output.',
   examples: ['CNI_COMMAND=VERSION cnm cni </dev/null'],
   async run({ io }) {
+    const { callPlugin, readAll } = loadCni()
     const { out, code } = await callPlugin(io.env, () => readAll(process.stdin))
     io.out(out)
     return code

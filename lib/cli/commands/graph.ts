@@ -1,5 +1,6 @@
 /** cnm graph: what hangs on what, as a picture. */
 import { writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Topology } from '../../api/topology'
 import type { Command } from '../command'
 import { modelOf } from '../graph/model'
@@ -30,10 +31,26 @@ export const graphCommand: Command = {
     const topology = await (await client()).get<Topology>('/libcnm/topology')
     const model = modelOf(topology, { all: values.flag('all') })
     const file = values.one('svg')
-    if (file !== undefined) writeFileSync(file, svgOf(model))
+    if (file !== undefined) write(file, svgOf(model))
     else if (values.one('output') === 'svg') io.out(svgOf(model))
     else if (values.one('output') === 'json') io.out(`${JSON.stringify(topology, undefined, 2)}\n`)
     else io.out(textOf(model, painter(io)))
     return 0
   },
+}
+
+function write(file: string, text: string): void {
+  try {
+    writeFileSync(file, text)
+  } catch (error) {
+    const { code = '', message } = error as NodeJS.ErrnoException
+    const why: Record<string, string> = {
+      ENOENT: `there is no folder ${dirname(file)}; make it first`,
+      ENOTDIR: `${dirname(file)} is no folder`,
+      EISDIR: 'it is a folder; name a file in it',
+      EACCES: 'permission denied',
+      EROFS: 'it is on a file system that is only read',
+    }
+    throw new Error(`cannot write ${file}: ${why[code] ?? message}`, { cause: error })
+  }
 }

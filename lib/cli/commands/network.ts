@@ -1,152 +1,45 @@
 /** cnm network …: the verbs and options of docker network. */
 import type { NetworkJson } from '../../api/network-json'
-import { contains, network, parseCidr, parseIp } from '../../base/cidr'
-import { type Option, pairs, UsageError } from '../args'
+import { pairs, UsageError } from '../args'
 import type { Client } from '../client'
 import {
   type Command,
-  each,
   FILTER,
   filters,
+  flag,
   FORMAT,
   type Invocation,
+  labelText,
+  many,
   NO_TRUNC,
+  one,
   QUIET,
-  SHORT_FORMAT,
 } from '../command'
-import { type Column, formatList, formatObjects } from '../output'
+import { type Column, formatList } from '../output'
+import { createCommand } from './network-create'
+import { inspectCommand, removeCommand } from './of-names'
 
-const one = (name: string, value: string, help: string): Option => ({ name, kind: 'one', value, help })
-const many = (name: string, value: string, help: string): Option => ({ name, kind: 'many', value, help })
-const flag = (name: string, help: string): Option => ({ name, kind: 'flag', help })
+const path = (name: string) => `/networks/${encodeURIComponent(name)}`
+const NETWORK = { noun: 'network', operand: 'NETWORK', path } as const
 
-const create: Command = {
-  name: 'network create',
-  summary: 'Create a network',
-  operands: 'NETWORK',
-  least: 1,
-  most: 1,
-  options: [
-    flag('attachable', 'containers may be connected by hand (networks that span hosts)'),
-    many('aux-address', 'NAME=ADDRESS', 'an address that nobody gets'),
-    one('config-from', 'NETWORK', 'take the configuration of a config-only network'),
-    flag('config-only', 'only hold configuration for other networks'),
-    { ...one('driver', 'DRIVER', 'default: bridge'), short: 'd' },
-    many('gateway', 'ADDRESS', 'of a subnet; default: its first free address'),
-    flag('ingress', 'the network of the routing mesh'),
-    flag('internal', 'no way out, no way in'),
-    many('ip-range', 'CIDR', 'the part of a subnet that addresses are chosen from'),
-    one('ipam-driver', 'DRIVER', 'default: default'),
-    many('ipam-opt', 'KEY=VALUE', 'an option for the IPAM driver'),
-    flag('ipv4', 'addresses of IPv4; default: true'),
-    flag('ipv6', 'addresses of IPv6; default: false'),
-    many('label', 'KEY=VALUE', 'a label'),
-    { ...many('opt', 'KEY=VALUE', 'an option for the driver'), short: 'o' },
-    one('scope', 'SCOPE', 'local, global or swarm'),
-    many('subnet', 'CIDR', 'a subnet; default: one is chosen'),
-  ],
-  examples: [
-    'cnm network create web',
-    'cnm network create --subnet 10.10.0.0/24 --ip-range 10.10.0.128/25 --gateway 10.10.0.1 db',
-    'cnm network create --ipv6 --internal --opt com.docker.network.driver.mtu=1450 back',
-  ],
-  async run({ values, args, io, client }) {
-    const api = await client()
-    const { Id, Warning } = await api.post<{ Id: string; Warning: string }>('/networks/create', {
-      Name: args[0],
-      Driver: values.one('driver') ?? (values.flag('config-only') ? '' : 'bridge'),
-      Scope: values.one('scope'),
-      EnableIPv4: values.given('ipv4'),
-      EnableIPv6: values.given('ipv6'),
-      IPAM: {
-        Driver: values.one('ipam-driver') ?? 'default',
-        Options: pairs(values.many('ipam-opt'), 'ipam-opt'),
-        Config: ipamConfig({
-          subnets: values.many('subnet'),
-          ranges: values.many('ip-range'),
-          gateways: values.many('gateway'),
-          auxiliary: pairs(values.many('aux-address'), 'aux-address'),
-        }),
-      },
-      Internal: values.flag('internal'),
-      Attachable: values.flag('attachable'),
-      Ingress: values.flag('ingress'),
-      ConfigOnly: values.flag('config-only'),
-      ConfigFrom: values.one('config-from') ? { Network: values.one('config-from') } : undefined,
-      Options: pairs(values.many('opt'), 'opt'),
-      Labels: pairs(values.many('label'), 'label'),
-    })
-    if (Warning) io.error(`cnm: ${Warning}\n`)
-    io.out(`${Id}\n`)
-    return 0
-  },
-}
-
-interface IpamWords {
-  subnets: string[]
-  ranges: string[]
-  gateways: string[]
-  auxiliary: Record<string, string>
-}
-
-/** Ranges, gateways and auxiliary addresses go to the subnet that they lie in: the API checks the details. */
-export function ipamConfig({ subnets, ranges, gateways, auxiliary }: IpamWords) {
-  if (!subnets.length && (ranges.length || gateways.length || Object.keys(auxiliary).length))
-    throw new UsageError('--ip-range, --gateway and --aux-address need a --subnet')
-  const configs = subnets.map(subnet => ({
-    Subnet: subnet,
-    IPRange: undefined as string | undefined,
-    Gateway: undefined as string | undefined,
-    AuxiliaryAddresses: {} as Record<string, string>,
-  }))
-  const home = (address: string, option: string) => {
-    const found =
-      configs.find(({ Subnet }) => holds(Subnet, address)) ?? (configs.length === 1 ? configs[0] : undefined)
-    if (!found) throw new UsageError(`no --subnet fits --${option} ${address}`)
-    return found
-  }
-  const claim = (field: 'IPRange' | 'Gateway', option: string, address: string) => {
-    const config = home(address, option)
-    if (config[field]) throw new UsageError(`more than one --${option} for subnet ${config.Subnet}`)
-    config[field] = address
-  }
-  for (const range of ranges) claim('IPRange', 'ip-range', range)
-  for (const gateway of gateways) claim('Gateway', 'gateway', gateway)
-  for (const [name, address] of Object.entries(auxiliary))
-    home(address, 'aux-address').AuxiliaryAddresses[name] = address
-  return configs
-}
-
-function holds(subnet: string, address: string): boolean {
-  try {
-    const outer = parseCidr(subnet)
-    return contains(network(outer), parseIp(address.replace(/\/.*/, '')))
-  } catch {
-    return false
-  }
-}
-
-const remove: Command = {
-  name: 'network rm',
-  aliases: ['network remove'],
+const remove = removeCommand(NETWORK, {
   summary: 'Delete networks',
-  operands: 'NETWORK [NETWORK...]',
-  least: 1,
-  most: Number.POSITIVE_INFINITY,
-  completes: 'network',
-  options: [{ name: 'force', short: 'f', kind: 'flag', help: 'no error if there is none' }],
-  async run({ values, args, io, client }) {
-    const api = await client()
-    return each({ args, io }, async name => {
-      try {
-        await api.delete(`/networks/${encodeURIComponent(name)}`)
-      } catch (error) {
-        if (!(values.flag('force') && (error as { status?: number }).status === 404)) throw error
-      }
-      return name
-    })
+  force: 'no error if there is none',
+  async remove(api, where, force) {
+    try {
+      await api.delete(where)
+    } catch (error) {
+      if (!(force && (error as { status?: number }).status === 404)) throw error
+    }
   },
-}
+})
+
+const inspect = inspectCommand(NETWORK, {
+  options: [{ ...flag('verbose', 'services and tasks too'), short: 'v' }],
+  examples: [`cnm network inspect --format '{{range .IPAM.Config}}{{.Subnet}}{{end}}' web`],
+  optional: ['EnableIPv4', 'Peers', 'Services'],
+  query: values => (values.flag('verbose') ? '?verbose=true' : ''),
+})
 
 const list: Command = {
   name: 'network ls',
@@ -184,51 +77,10 @@ const listExtras = ({ EnableIPv4, EnableIPv6, Internal, Created, Labels, IPAM }:
   IPv6: EnableIPv6,
   Internal,
   CreatedAt: Created,
-  Labels: Object.entries(Labels ?? {})
-    .map(([key, value]) => `${key}=${value}`)
-    .join(','),
+  Labels: labelText(Labels),
   Subnets: (IPAM.Config ?? []).map(({ Subnet }) => Subnet ?? '').join(','),
   Label: (key: unknown) => Labels?.[String(key)] ?? '',
 })
-
-const inspect: Command = {
-  name: 'network inspect',
-  summary: 'Show networks in detail',
-  operands: 'NETWORK [NETWORK...]',
-  least: 1,
-  most: Number.POSITIVE_INFINITY,
-  completes: 'network',
-  options: [SHORT_FORMAT, { name: 'verbose', short: 'v', kind: 'flag', help: 'services and tasks too' }],
-  examples: [`cnm network inspect --format '{{range .IPAM.Config}}{{.Subnet}}{{end}}' web`],
-  async run({ values, args, io, client }) {
-    const api = await client()
-    return inspectAll(args, values.one('format'), io, name =>
-      api.get(`/networks/${encodeURIComponent(name)}${values.flag('verbose') ? '?verbose=true' : ''}`),
-    )
-  },
-}
-
-/** Shows what is found, and complains of the rest. */
-export async function inspectAll(
-  names: readonly string[],
-  format: string | undefined,
-  io: Invocation['io'],
-  get: (name: string) => Promise<unknown>,
-): Promise<number> {
-  const found: unknown[] = []
-  const failures: string[] = []
-  for (const name of names) {
-    try {
-      found.push(await get(name))
-    } catch (error) {
-      if ((error as Error).name !== 'ApiError') throw error
-      failures.push((error as Error).message)
-    }
-  }
-  io.out(formatObjects(found, format))
-  for (const failure of failures) io.error(`cnm: ${failure}\n`)
-  return failures.length ? 1 : 0
-}
 
 const connect: Command = {
   name: 'network connect',
@@ -236,14 +88,17 @@ const connect: Command = {
   operands: 'NETWORK CONTAINER',
   least: 2,
   most: 2,
-  completes: 'network',
+  completes: ['network', 'sandbox'],
   options: [
     many('alias', 'NAME', 'another name of the container on this network'),
     many('driver-opt', 'KEY=VALUE', 'an option for the driver'),
     one('gw-priority', 'NUMBER', 'the network of highest priority is the way out'),
     one('ip', 'ADDRESS', 'IPv4 address'),
     one('ip6', 'ADDRESS', 'IPv6 address'),
-    many('link', 'CONTAINER[:ALIAS]', 'see another container under a name of its own'),
+    {
+      ...many('link', 'CONTAINER[:ALIAS]', 'see another container under a name of its own'),
+      completes: 'sandbox',
+    },
     many('link-local-ip', 'ADDRESS', 'a link-local address in addition'),
     one('mac-address', 'MAC', 'of the interface'),
     { ...many('publish', 'PORT', 'publish a port: [HOST-IP:][HOST-PORT:]PORT[/PROTOCOL]'), short: 'p' },
@@ -259,7 +114,7 @@ const connect: Command = {
     if (priority !== undefined && !/^-?\d+$/.test(priority))
       throw new UsageError(`--gw-priority must be a whole number, not ${JSON.stringify(priority)}`)
     if (values.many('publish').length) return publish(api, name, Container, values)
-    await api.post(`/networks/${encodeURIComponent(name)}/connect`, {
+    await api.post(`${path(name)}/connect`, {
       Container,
       EndpointConfig: {
         IPAMConfig: {
@@ -304,12 +159,12 @@ const disconnect: Command = {
   operands: 'NETWORK CONTAINER',
   least: 2,
   most: 2,
-  completes: 'network',
+  completes: ['network', 'sandbox'],
   options: [{ name: 'force', short: 'f', kind: 'flag', help: 'even if there is no such container any more' }],
   async run({ values, args, client }) {
     const [name = '', Container] = args
     const api = await client()
-    await api.post(`/networks/${encodeURIComponent(name)}/disconnect`, {
+    await api.post(`${path(name)}/disconnect`, {
       Container,
       Force: values.flag('force'),
     })
@@ -344,4 +199,4 @@ const prune: Command = {
 const pruneFilters = (texts: readonly string[]) =>
   filters(texts.map(text => (text.startsWith('label!=') ? `label!${text.slice(6)}` : text)))
 
-export const networkCommands: Command[] = [connect, create, disconnect, inspect, list, prune, remove]
+export const networkCommands: Command[] = [connect, createCommand, disconnect, inspect, list, prune, remove]

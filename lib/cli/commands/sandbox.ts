@@ -3,11 +3,12 @@ import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import type { SandboxInspect } from '../../sandbox'
 import { pairs } from '../args'
-import { type Command, each, FORMAT, NO_TRUNC, QUIET, SHORT_FORMAT } from '../command'
+import { type Command, flag, FORMAT, labelText, many, NO_TRUNC, one, QUIET } from '../command'
 import { type Column, formatList } from '../output'
-import { inspectAll } from './network'
+import { inspectCommand, removeCommand } from './of-names'
 
 const path = (name: string) => `/libcnm/sandboxes/${encodeURIComponent(name)}`
+const SANDBOX = { noun: 'sandbox', operand: 'CONTAINER', path } as const
 
 const create: Command = {
   name: 'sandbox create',
@@ -16,21 +17,19 @@ const create: Command = {
   least: 1,
   most: 1,
   options: [
-    { name: 'add-host', kind: 'many', value: 'NAME:ADDRESS', help: 'a line of /etc/hosts' },
-    { name: 'dns', kind: 'many', value: 'ADDRESS', help: 'a name server' },
-    { name: 'dns-opt', kind: 'many', value: 'OPTION', help: 'an option of resolv.conf' },
-    { name: 'dns-search', kind: 'many', value: 'DOMAIN', help: 'a search domain' },
-    { name: 'domainname', kind: 'one', value: 'DOMAIN', help: 'of the container' },
-    { name: 'hostname', kind: 'one', value: 'NAME', help: 'default: the first 12 characters of CONTAINER' },
-    { name: 'label', kind: 'many', value: 'KEY=VALUE', help: 'a label' },
+    many('add-host', 'NAME:ADDRESS', 'a line of /etc/hosts'),
+    many('dns', 'ADDRESS', 'a name server'),
+    many('dns-opt', 'OPTION', 'an option of resolv.conf'),
+    many('dns-search', 'DOMAIN', 'a search domain'),
+    one('domainname', 'DOMAIN', 'of the container'),
+    one('hostname', 'NAME', 'default: the first 12 characters of CONTAINER'),
+    many('label', 'KEY=VALUE', 'a label'),
+    one('mode', 'MODE', 'own (a new namespace), host, deferred (given later) or container:ID; default own'),
     {
-      name: 'mode',
-      kind: 'one',
-      value: 'MODE',
-      help: 'own (a new namespace), host, deferred (given later) or container:ID; default own',
+      ...many('network', 'NETWORK', 'connect it at once; the first is the way out'),
+      completes: 'network',
     },
-    { name: 'network', kind: 'many', value: 'NETWORK', help: 'connect it at once; the first is the way out' },
-    { name: 'publish', short: 'p', kind: 'many', value: 'PORT', help: 'on the first network' },
+    { ...many('publish', 'PORT', 'on the first network'), short: 'p' },
   ],
   description: 'Prints the path of the namespace.',
   examples: ['cnm sandbox create --network web -p 8080:80 c1'],
@@ -64,23 +63,13 @@ const create: Command = {
   },
 }
 
-const remove: Command = {
-  name: 'sandbox rm',
-  aliases: ['sandbox remove'],
+const remove = removeCommand(SANDBOX, {
   summary: 'Delete sandboxes, with their endpoints',
-  operands: 'CONTAINER [CONTAINER...]',
-  least: 1,
-  most: Number.POSITIVE_INFINITY,
-  completes: 'sandbox',
-  options: [{ name: 'force', short: 'f', kind: 'flag', help: 'whatever the drivers say' }],
-  async run({ values, args, io, client }) {
-    const api = await client()
-    return each({ args, io }, async name => {
-      await api.delete(`${path(name)}${values.flag('force') ? '?force=true' : ''}`)
-      return name
-    })
-  },
-}
+  force: 'whatever the drivers say',
+  remove: (api, where, force) => api.delete(`${where}${force ? '?force=true' : ''}`),
+})
+
+const inspect = inspectCommand(SANDBOX, { optional: ['key', 'files'] })
 
 const list: Command = {
   name: 'sandbox ls',
@@ -121,26 +110,10 @@ const list: Command = {
       formatList(sandboxes, columns, how, id, ({ key, created, labels }) => ({
         Namespace: key ?? '',
         CreatedAt: created,
-        Labels: Object.entries(labels)
-          .map(([name, value]) => `${name}=${value}`)
-          .join(','),
+        Labels: labelText(labels),
       })),
     )
     return 0
-  },
-}
-
-const inspect: Command = {
-  name: 'sandbox inspect',
-  summary: 'Show sandboxes in detail',
-  operands: 'CONTAINER [CONTAINER...]',
-  least: 1,
-  most: Number.POSITIVE_INFINITY,
-  completes: 'sandbox',
-  options: [SHORT_FORMAT],
-  async run({ values, args, io, client }) {
-    const api = await client()
-    return inspectAll(args, values.one('format'), io, name => api.get(path(name)))
   },
 }
 
@@ -153,11 +126,9 @@ const exec: Command = {
   operands: 'CONTAINER COMMAND [ARGUMENT...]',
   least: 2,
   most: Number.POSITIVE_INFINITY,
-  completes: 'sandbox',
+  completes: ['sandbox'],
   stopAtWord: 1,
-  options: [
-    { name: 'no-files', kind: 'flag', help: "leave the machine's /etc/hosts and /etc/resolv.conf in place" },
-  ],
+  options: [flag('no-files', "leave the machine's /etc/hosts and /etc/resolv.conf in place")],
   description:
     'Needs root. The exit code is that of the command; 126 if it cannot be run, 127 if there is none, 128 and the number of the signal that ended it.',
   examples: ['cnm sandbox exec c1 ip address', 'cnm sandbox exec c1 ping -c 1 c2'],

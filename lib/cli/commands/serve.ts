@@ -1,8 +1,7 @@
 /** cnm serve: a controller behind a socket. */
-import { createApi } from '../../api'
-import { Controller } from '../../controller'
 import type { Logger } from '../../base/log'
 import type { Command } from '../command'
+import { loadApi, loadController } from '../late'
 import type { Io } from '../output'
 import { controllerInput, SERVE_OPTIONS } from '../serve-options'
 
@@ -24,9 +23,9 @@ export const serveCommand: Command = {
   ],
   async run({ values, io }) {
     const log = logger(io, values.flag('debug'))
-    const controller = await Controller.open({ ...controllerInput(values), log })
+    const controller = await loadController().Controller.open({ ...controllerInput(values), log })
     try {
-      const api = createApi(controller, { log })
+      const api = loadApi().createApi(controller, { log })
       const { path } = await api.listen(values.one('socket') ?? DEFAULT_SOCKET)
       io.out(`serving unix://${path} (firewall: ${controller.firewallBackend})\n`)
       await new Promise<void>(resolve => {

@@ -1,9 +1,8 @@
-/** cnm check, repair, gc, watch, top. */
-import type { CnmEvent } from '../../core/events'
+/** cnm check, repair, gc, top. */
 import type { Difference } from '../../core/difference'
 import type { LinkStatistics } from '../../kernel/kernel'
 import { UsageError } from '../args'
-import { type Command, SHORT_FORMAT, type Invocation } from '../command'
+import { type Command, count, type Invocation, OBJECT_FORMAT } from '../command'
 import { bytes, formatObjects, painter, table, visible } from '../output'
 
 const COLOURS = { missing: 'red', wrong: 'yellow', unwanted: 'magenta' } as const
@@ -11,7 +10,7 @@ const COLOURS = { missing: 'red', wrong: 'yellow', unwanted: 'magenta' } as cons
 function tell({ values, io }: Invocation, found: Difference[]): void {
   const format = values.one('format')
   if (format) {
-    io.out(formatObjects(found, format))
+    io.out(formatObjects(found, format, ['networkId', 'endpointId', 'sandboxId']))
     return
   }
   const paint = painter(io)
@@ -25,7 +24,7 @@ const check: Command = {
   operands: '',
   least: 0,
   most: 0,
-  options: [SHORT_FORMAT],
+  options: [OBJECT_FORMAT],
   description: 'The exit code is 0 if nothing differs, 1 otherwise.',
   async run(invocation) {
     const found = await (await invocation.client()).get<Difference[]>('/libcnm/check')
@@ -40,7 +39,7 @@ const repair: Command = {
   operands: '',
   least: 0,
   most: 0,
-  options: [SHORT_FORMAT],
+  options: [OBJECT_FORMAT],
   async run(invocation) {
     tell(invocation, await (await invocation.client()).post<Difference[]>('/libcnm/repair'))
     return 0
@@ -53,7 +52,7 @@ const gc: Command = {
   operands: '[CONTAINER...]',
   least: 0,
   most: Number.POSITIVE_INFINITY,
-  completes: 'sandbox',
+  completes: ['sandbox'],
   options: [{ name: 'all', kind: 'flag', help: 'no container lives: required when none is named' }],
   description: 'CONTAINER are those that live. Prints those whose sandboxes were deleted.',
   examples: ['cnm gc $(docker ps -q --no-trunc)'],
@@ -66,57 +65,6 @@ const gc: Command = {
     for (const container of deleted) io.out(`${container}\n`)
     return 0
   },
-}
-
-const watch: Command = {
-  name: 'watch',
-  summary: 'Show what happens, as it happens',
-  operands: '',
-  least: 0,
-  most: 0,
-  options: [
-    SHORT_FORMAT,
-    {
-      name: 'type',
-      kind: 'many',
-      value: 'TYPE',
-      help: 'only these: network.create, endpoint.join, drift, …',
-    },
-    { name: 'count', short: 'n', kind: 'one', value: 'NUMBER', help: 'end after so many' },
-  ],
-  description: 'Ends with Ctrl-C, or when the server does.',
-  async run({ values, io, client }) {
-    const limit = count(values.one('count'), 'count')
-    const types = values.many('type')
-    const paint = painter(io)
-    let seen = 0
-    for await (const event of (await client()).stream<CnmEvent>('/libcnm/events', io.signal)) {
-      if (types.length && !types.includes(event.type)) continue
-      const format = values.one('format')
-      if (format) io.out(formatObjects([event], format))
-      else
-        io.out(
-          `${paint('dim', new Date(event.time).toISOString())} ${paint('cyan', event.type)} ${visible(describe(event))}\n`,
-        )
-      if (++seen === limit) break
-    }
-    return 0
-  },
-}
-
-function describe(event: CnmEvent): string {
-  if ('sandbox' in event && 'endpoint' in event)
-    return `${event.endpoint.name} network=${event.network.name} container=${event.sandbox.containerId}`
-  if ('endpoint' in event) return `${event.endpoint.name} network=${event.network.name}`
-  if ('sandbox' in event) return event.sandbox.containerId
-  if (event.type === 'network.shadowed') return `${event.network.name} ${event.subnet} by ${event.route}`
-  if ('network' in event) return `${event.network.name} driver=${event.network.driver}`
-  if ('differences' in event) return event.differences.map(({ message }) => message).join('; ')
-  if ('problems' in event) return event.problems.map(({ message }) => message).join('; ')
-  if ('store' in event) return `${event.host} ${event.store}`
-  if ('host' in event) return `${event.host.name} ${event.host.address}`
-  if ('key' in event) return `${event.key}: ${event.reason}`
-  return event.message
 }
 
 interface Sample {
@@ -189,13 +137,6 @@ export function topTable(now: Sample, before?: Sample): string {
   ])
 }
 
-function count(text: string | undefined, option: string): number | undefined {
-  if (text === undefined) return undefined
-  if (!/^[1-9]\d{0,8}$/.test(text))
-    throw new UsageError(`--${option} must be a number above 0, not ${JSON.stringify(text)}`)
-  return Number(text)
-}
-
 function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise(resolve => {
     const done = () => {
@@ -208,4 +149,4 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   })
 }
 
-export const upkeepCommands: Command[] = [check, repair, gc, watch, top]
+export const upkeepCommands: Command[] = [check, repair, gc, top]

@@ -1,9 +1,7 @@
 /** The verbs of cnm, run in this process against an API on the mocked kernel. */
 import { readFileSync } from 'node:fs'
-import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { pairs, parseArgs, type Option } from '../../../lib/cli/args'
-import { completion, SHELLS } from '../../../lib/cli/completion'
 import { topTable } from '../../../lib/cli/commands/upkeep'
 import { ago, bytes, painter, table, width } from '../../../lib/cli/output'
 import { COMMANDS, run } from '../../../lib/cli/run'
@@ -24,6 +22,7 @@ interface Ran {
 
 interface How {
   tty?: boolean
+  columns?: number
   confirm?: boolean
   env?: Record<string, string>
   signal?: AbortSignal
@@ -32,7 +31,7 @@ interface How {
 
 async function cnm(
   words: string[],
-  { tty = false, confirm = true, env, signal, onOut }: How = {},
+  { tty = false, columns = 80, confirm = true, env, signal, onOut }: How = {},
 ): Promise<Ran> {
   let out = ''
   let error = ''
@@ -46,7 +45,7 @@ async function cnm(
     },
     env: env ?? { CNM_HOST: `unix://${served.path}` },
     tty,
-    columns: 80,
+    columns,
     signal: signal ?? new AbortController().signal,
     confirm: async () => confirm,
   })
@@ -266,6 +265,7 @@ test('watch shows what happens, and ends when told', async () => {
   expect(await endless).toMatchObject({
     code: 0,
     out: expect.stringContaining('network.create last driver=bridge'),
+    error: 'watching; Ctrl-C ends\n',
   })
 })
 
@@ -306,10 +306,18 @@ test('graph', async () => {
   await ok('sandbox', 'create', '--network', 'web', '-p', '8080:80', 'c1')
   const text = await ok('graph')
   expect(text).toMatch(/web {2}bridge br-/)
-  expect(text).toMatch(/ ─ eth0 ─ c1 {2}\(gateway\)\n.*10\.10\.0\.2\/24\n.*8080 -> 80\/tcp/)
+  // published for both families: shown once
+  expect(text).toMatch(/ ─ eth0 ─ c1 {2}\(gateway\)\n.*10\.10\.0\.2\/24\n {6}8080 -> 80\/tcp\n$/)
   expect(await ok('graph', '--output', 'svg')).toMatch(/^<\?xml/)
   const file = join(served.directory, 'graph.svg')
   expect(await ok('graph', '--svg', file)).toBe('')
+  for (const [bad, why] of [
+    [join(served.directory, 'nix', 'graph.svg'), /cannot write .*: there is no folder .*nix; make it first/],
+    [served.directory, /cannot write .*: it is a folder/],
+  ] as const) {
+    const { code, error } = await cnm(['graph', '--svg', bad])
+    expect([code, error]).toEqual([1, expect.stringMatching(why)])
+  }
   expect(readFileSync(file, 'utf8')).toMatch(/<\/svg>\n$/)
   expect(JSON.parse(await ok('graph', '--output', 'json'))).toMatchObject({ firewall: 'none' })
 })
@@ -321,7 +329,24 @@ describe('the command line', () => {
     [['netwrok'], 2, /did you mean network\?/],
     [['network'], 2, /^cnm: cnm network is followed by connect, create/],
     [['network', 'creat'], 2, /did you mean create\?/],
-    [['network', 'create'], 2, /^cnm: cnm network create takes NETWORK; 0 given/],
+    [
+      ['network', 'create'],
+      2,
+      /^cnm: cnm network create takes NETWORK; 0 given\nSee "cnm network create --help"\.\n$/,
+    ],
+    [['network', 'nix'], 2, /\nSee "cnm network --help"\.\n$/],
+    [['nix'], 2, /\nSee "cnm --help"\.\n$/],
+    [
+      ['network', 'ls', '--socket', '/x'],
+      2,
+      /unknown option --socket; did you mean --host\?\nSee "cnm network ls --help"/,
+    ],
+    [['serve', '--host', 'unix:///x'], 2, /unknown option --host; did you mean --socket\?/],
+    [['watch', '--type', 'nope'], 2, /--type must be one of network\.create, .*not "nope"/],
+    [['network', 'ls', '--format', '{{.Nope}}'], 2, /there is no field Nope; there are: ID, Name, Driver/],
+    [['network', 'ls', '--format', 'table {{.ID}} {{range .Nope}}{{end}}'], 2, /there is no field Nope/],
+    [['network', 'inspect', '-f', '{{.Nope}}', 'host'], 2, /there is no field Nope; there are: Name, Id, /],
+    [['network', 'inspect', '-f', 'table {{.Name}}', 'host'], 2, /a table is for lists/],
     [['network', 'ls', 'x'], 2, /takes no words beside its options, not "x"/],
     [['network', 'ls', '--formta', 'x'], 2, /unknown option --formta; did you mean --format\?/],
     [['network', 'ls', '-z'], 2, /unknown option -z/],
@@ -344,6 +369,15 @@ describe('the command line', () => {
     const ran = await cnm(words)
     expect([ran.code, ran.out]).toEqual([code, ''])
     expect(ran.error).toMatch(error)
+  })
+
+  test.each([80, 120])('help fits a terminal of %i columns', async columns => {
+    for (const words of [[], ['network'], ...COMMANDS.map(({ name }) => name.split(' '))]) {
+      const { out } = await cnm([...words, '--help'], { columns })
+      const [head = '', tail = ''] = out.split(/\nEXAMPLES[\s\S]*?(?=\nEXIT STATUS)/)
+      for (const line of `${head}${tail}`.split('\n').filter(text => !/^ {2}cnm /.test(text)))
+        expect(line.length).toBeLessThanOrEqual(columns)
+    }
   })
 
   test.each(['network', 'sandbox'])('help for the group %s', async group => {
@@ -427,39 +461,6 @@ describe('the command line', () => {
       '1 minute ago',
       '2 hours ago',
     ])
-  })
-
-  test('completion scripts are scripts', async () => {
-    for (const shell of SHELLS) {
-      const script = completion(shell, COMMANDS)
-      for (const { name } of COMMANDS) expect(script).toContain(name.split(' ').at(-1))
-      expect((await cnm(['completion', shell])).out).toBe(script)
-    }
-    const offered = (line: string) =>
-      spawnSync(
-        'bash',
-        [
-          '-c',
-          `${completion('bash', COMMANDS)}\nCOMP_WORDS=(${line} ''); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1)); _cnm; echo "\${COMPREPLY[@]}"`,
-        ],
-        {
-          encoding: 'utf8',
-        },
-      )
-        .stdout.trim()
-        .split(' ')
-    expect(offered('cnm')).toEqual(expect.arrayContaining(['network', 'sandbox', 'serve', 'graph']))
-    expect(offered('cnm network')).toEqual([
-      'connect',
-      'create',
-      'disconnect',
-      'inspect',
-      'ls',
-      'prune',
-      'rm',
-    ])
-    expect(offered('cnm network create')).toEqual(expect.arrayContaining(['--subnet', '--help']))
-    expect(offered('cnm graph')).toEqual(expect.arrayContaining(['--svg']))
   })
 })
 

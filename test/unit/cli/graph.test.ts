@@ -1,6 +1,7 @@
 /** The topology as a model, a layout, an SVG and a text. */
 import fc from 'fast-check'
 import type { Topology } from '../../../lib/api'
+import { portTexts } from '../../../lib/api/topology'
 import { layout } from '../../../lib/cli/graph/layout'
 import { modelOf } from '../../../lib/cli/graph/model'
 import { svgOf, xml } from '../../../lib/cli/graph/svg'
@@ -197,4 +198,34 @@ test('an empty topology', () => {
   const empty = modelOf({ controller: 'x', firewall: 'none', networks: [], sandboxes: [] })
   expect(textOf(empty)).toBe('x (firewall: none)\n')
   expect(svgOf(empty)).toContain('<svg')
+})
+
+test('ports: one line for both families only where they are the same', () => {
+  const port = (hostIp: string, hostPort: number, more = {}) => ({
+    hostIp,
+    hostPort,
+    hostPortEnd: hostPort,
+    containerPort: 80,
+    protocol: 'tcp',
+    ...more,
+  })
+  expect(
+    portTexts([
+      port('0.0.0.0', 8080),
+      port('::', 8080),
+      port('127.0.0.1', 8080),
+      port('0.0.0.0', 32768),
+      port('::', 32769),
+      port('::1', 81),
+      port('0.0.0.0', 8000, { hostPortEnd: 8010, protocol: 'udp' }),
+      port('::', 8000, { hostPortEnd: 8010, protocol: 'udp' }),
+    ]),
+  ).toEqual([
+    '8080 -> 80/tcp',
+    '127.0.0.1:8080 -> 80/tcp',
+    '0.0.0.0:32768 -> 80/tcp',
+    '[::]:32769 -> 80/tcp',
+    '[::1]:81 -> 80/tcp',
+    '8000-8010 -> 80-90/udp',
+  ])
 })
