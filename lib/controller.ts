@@ -18,6 +18,7 @@ import { createPredefined } from './core/predefined'
 import { marked } from './core/mark'
 import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
+import { Services } from './core/services'
 import { Spanning } from './core/spanning'
 import { WaysOut } from './core/ways-out'
 import type { Cluster } from './cluster/cluster'
@@ -33,8 +34,11 @@ import {
   type NetworkInput,
   SandboxOptions,
   type SandboxInput,
+  type ServiceInput,
+  ServiceOptions,
 } from './options'
 import { Sandbox, type SandboxHooks } from './sandbox'
+import { Service } from './service'
 import { z } from 'zod'
 
 /** The root: networks, sandboxes and the parts they are made with, on one host. */
@@ -100,6 +104,10 @@ export class Controller {
         ...this.#world,
         networkById: id => this.#networks.get(id),
       })
+    this.#context.services = new Services(this.#context, {
+      ...this.#world,
+      networkById: id => this.#networks.get(id),
+    })
     await restore(this.#context, records, this.#world)
     if (cluster) await this.#enterCluster(cluster)
     await this.#drift.start()
@@ -395,6 +403,59 @@ export class Controller {
     return gone
   }
 
+  /* ------------------------------------------------------------------ services */
+
+  /**
+   * A name on a network behind which several endpoints stand. Throws ERR_SERVICE_EXISTS, ERR_PORT_IN_USE,
+   * ERR_NETWORK_NOT_FOUND, ERR_ADDRESS_IN_USE, ERR_POOL_EXHAUSTED, ERR_INVALID_OPTION, ERR_CLUSTER_UNAVAILABLE; then nothing
+   * has changed.
+   */
+  async createService(input: ServiceInput): Promise<Service> {
+    const options = parse(ServiceOptions, input)
+    this.#mustBeOpen()
+    const network = this.network(options.network)
+    const record = await this.#context.locks.run(`network ${network.id}`, async () => {
+      this.#mustBeOpen()
+      if (this.#networks.get(network.id) !== network)
+        throw new CnmError('ERR_GONE', `network ${network.name} was deleted`, { network: network.id })
+      if (network.configOnly)
+        throw new CnmError(
+          'ERR_CONFIG_ONLY',
+          `network ${network.name} only holds configuration; it cannot have services`,
+        )
+      return this.#services.create(network, options)
+    })
+    this.#context.events.emit({
+      type: 'service.create',
+      network: { id: network.id, name: network.name, driver: network.driver },
+      service: { id: record.id, name: record.name },
+    })
+    return new Service(this.#context, network, record)
+  }
+
+  /**
+   * By id, name or unique prefix of the id; `network` (name or id): only there. Throws ERR_SERVICE_NOT_FOUND,
+   * ERR_AMBIGUOUS.
+   */
+  service(idOrName: string, network?: string): Service {
+    const on = network === undefined ? undefined : this.network(network)
+    const record = this.#services.find(idOrName, on)
+    return new Service(this.#context, on ?? this.network(record.networkId), record)
+  }
+
+  /** Those of all networks that this host has, or of one (name or id). */
+  services(network?: string): Service[] {
+    const id = network === undefined ? undefined : this.network(network).id
+    return this.#services
+      .all(id)
+      .map(record => new Service(this.#context, this.network(record.networkId), record))
+  }
+
+  get #services(): Services {
+    this.#mustBeOpen()
+    return this.#context.services as Services
+  }
+
   /* ------------------------------------------------------------------ sandboxes */
 
   /** A network stack for a container. Throws ERR_SANDBOX_EXISTS: one container, one sandbox. */
@@ -658,6 +719,7 @@ export class Controller {
     const sharesFirst = (a: Sandbox, b: Sandbox) =>
       Number(b.mode.startsWith('container:')) - Number(a.mode.startsWith('container:'))
     for (const sandbox of this.sandboxes().sort(sharesFirst)) await attempt(sandbox.delete({ force: true }))
+    for (const service of this.services()) await attempt(service.delete())
     // Configurations last: networks are made from them.
     const networks = this.networks().sort((a, b) => Number(a.configOnly) - Number(b.configOnly))
     for (const network of networks) {

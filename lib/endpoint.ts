@@ -6,7 +6,7 @@ import type { Context } from './core/context'
 import { type EndpointRecord, endpointSpec } from './core/records'
 import { wayOutOf } from './core/ways-out'
 import type { Network } from './network'
-import { JoinOptions, type JoinInput } from './options'
+import { JoinOptions, type JoinInput, weight } from './options'
 import type { PortBinding, PublishedPort } from './ports/contract'
 import { portBinding, refuseTwins } from './ports/spec'
 import type { Sandbox } from './sandbox'
@@ -42,6 +42,7 @@ export class Endpoint {
   readonly #record: EndpointRecord
   readonly #hooks: EndpointHooks
   #gone = false
+  #healthy = true
 
   /** @internal */
   constructor(context: Context, network: Network, record: EndpointRecord, hooks: EndpointHooks) {
@@ -75,6 +76,14 @@ export class Endpoint {
   get sandbox(): Sandbox | undefined {
     const { join } = this.#record
     return join && this.#hooks.sandbox(join.sandboxId)
+  }
+  /** The service whose task it is, and its share of that one's new flows. */
+  get task(): Readonly<{ serviceId: string; weight: number }> | undefined {
+    return this.#record.task
+  }
+  /** False from `setHealth(false)` until it is said to be healthy, or leaves. */
+  get healthy(): boolean {
+    return this.#healthy
   }
   get interfaceName(): string | undefined {
     return this.#record.join?.interfaceName
@@ -130,13 +139,15 @@ export class Endpoint {
           `endpoint ${this.name} is already in sandbox ${join.sandboxId.slice(0, 12)}: another container is attached to the same network endpoint`,
           { endpoint: this.id, sandbox: join.sandboxId },
         )
-      const { spanning, waysOut } = this.#context
+      const { spanning, waysOut, services } = this.#context
       const spans = this.network.implementation.spanning !== undefined
       await atomically(async undo => {
         if (spans) await spanning?.enter(this, sandbox, undo)
+        undo.push('services as before', () => services?.left(this))
         await sandbox.attach(this, options, undo)
         if (spans) await waysOut?.follow(sandbox, undo)
       })
+      services?.joined(this)
       this.#context.events.emit({
         type: 'endpoint.join',
         network: this.#networkRef(),
@@ -166,7 +177,10 @@ export class Endpoint {
 
   /** @internal The caller holds the locks of both. */
   async leaveLocked(sandbox: Sandbox): Promise<void> {
-    await sandbox.detach(this)
+    await atomically(async undo => {
+      this.#context.services?.retire(this, undo)
+      await sandbox.detach(this)
+    })
     await this.#afterLeave(sandbox)
     this.#context.events.emit({
       type: 'endpoint.leave',
@@ -178,6 +192,8 @@ export class Endpoint {
 
   /** What goes with the last of a network, or of a sandbox. It has left: failures are told and stop nothing. */
   async #afterLeave(sandbox?: Sandbox): Promise<void> {
+    this.#healthy = true
+    this.#context.services?.left(this)
     if (!this.network.implementation.spanning) return
     const { spanning, waysOut, log } = this.#context
     try {
@@ -235,8 +251,34 @@ export class Endpoint {
   /** Takes the endpoint out of (or back into) the answers to its names and aliases. */
   setHealth(healthy: boolean): void {
     this.#mustLive()
+    this.#healthy = healthy
     this.#context.names.setHealth(this.id, healthy)
-    if (this.network.implementation.spanning) this.#context.spanning?.changed(this, healthy)
+    this.#context.services?.changed(this)
+  }
+
+  /**
+   * Sets its share of the new flows of its service, 0 to 1000. With 0 it is drained: flows that there are live on, new ones
+   * go to other tasks. Throws ERR_INVALID_OPTION for an endpoint of no service.
+   */
+  async setWeight(value: number): Promise<void> {
+    const wanted = parse(weight(), value, 'weight')
+    await this.#exclusively(() =>
+      atomically(async undo => {
+        this.#mustLive()
+        const { task } = this.#record
+        if (!task)
+          throw new CnmError('ERR_INVALID_OPTION', `endpoint ${this.name} is no task of a service`, {
+            endpoint: this.id,
+          })
+        undo.push('old weight', () => {
+          this.#record.task = task
+        })
+        this.#record.task = { ...task, weight: wanted }
+        await this.save()
+        this.#context.services?.changed(this)
+      }),
+    )
+    this.tellUpdate()
   }
 
   /**

@@ -3,7 +3,16 @@ export { type ClusterView, Controller } from './controller'
 export { Network, type NetworkInspect } from './network'
 export { Endpoint, type EndpointInspect } from './endpoint'
 export { Sandbox, type SandboxInspect } from './sandbox'
-export type { ControllerInput, EndpointInput, JoinInput, NetworkInput, SandboxInput } from './options'
+export { Service, type ServiceInspect } from './service'
+export type { ServicePort, ServiceTask } from './services/contract'
+export type {
+  ControllerInput,
+  EndpointInput,
+  JoinInput,
+  NetworkInput,
+  SandboxInput,
+  ServiceInput,
+} from './options'
 export { CnmError, ERRORS, isCnmError, type ErrorCode, type ErrorKind } from './base/errors'
 export type { Logger } from './base/log'
 export type { CnmEvent, CnmEventOf, CnmEventType } from './core/events'

@@ -4,7 +4,13 @@ import { newId, randomMac } from './base/ids'
 import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { applyLeniently, applyTolerantly, type Context } from './core/context'
-import { type EndpointRecord, endpointSpec, type NetworkRecord, type PoolRecord } from './core/records'
+import {
+  type EndpointRecord,
+  endpointSpec,
+  type NetworkRecord,
+  type PoolRecord,
+  type ServiceRecord,
+} from './core/records'
 import { customRecords } from './core/names'
 import type { Driver, DriverNetwork, EndpointAnswer, Plan } from './driver/contract'
 import { fromLabels } from './driver/options'
@@ -12,7 +18,8 @@ import { Endpoint } from './endpoint'
 import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
 import { releaseNetwork } from './core/addresses'
 import { exposedPorts, refuseTwins } from './ports/spec'
-import type { PoolStatus } from './ipam/contract'
+import type { PortBinding } from './ports/contract'
+import type { AddressAnswer, AddressRequest, PoolStatus } from './ipam/contract'
 import { z } from 'zod'
 
 /** What `inspect()` tells: plain data. */
@@ -180,6 +187,8 @@ export class Network {
   async createEndpoint(input: EndpointInput): Promise<Endpoint> {
     const config = parse(EndpointOptions, input)
     const driverOptions = this.#endpointDriverOptions(config)
+    const service = config.service && this.#context.services?.find(config.service.name, this)
+    if (service) config.ports.push(...portsOnHost(service))
     exposedPorts(config.exposed) // refuses what is none
     refuseTwins(config.ports)
     return this.#context.locks.run(`network ${this.id}`, () =>
@@ -204,6 +213,7 @@ export class Network {
             `ports of ${config.name} are not published: network ${this.name} is internal`,
           )
         const record = await this.#allocate(config, driverOptions, undo)
+        if (service && config.service) record.task = { serviceId: service.id, weight: config.service.weight }
         undo.push('forget the record', () =>
           this.#context.store.write({ remove: [{ kind: 'endpoint', id: record.id }] }),
         )
@@ -315,6 +325,42 @@ export class Network {
     wanted: string | undefined,
     undo: Undo,
   ): Promise<void> {
+    const { capabilities } = await this.#context.ipam.get(this.#record.config.ipam.driver)
+    const answer = await this.#claim(
+      family,
+      {
+        address: wanted,
+        owner: record.id,
+        purpose: 'endpoint',
+        // a random one is only for a driver that needs a MAC: else it would replace the one that a sticky name has
+        mac: record.config.mac ?? (capabilities.requiresMac ? record.mac : undefined),
+        name: record.name,
+      },
+      undo,
+    )
+    if (!answer) return
+    record.addresses[family] = { address: answer.address, poolId: answer.poolId }
+    if (answer.mac && !record.config.mac) record.mac = answer.mac
+  }
+
+  /** @internal An address that is no endpoint's. Throws what allocating one for an endpoint can throw. */
+  async claimVirtualIp(
+    owner: string,
+    family: Family,
+    address: string | undefined,
+    undo: Undo,
+  ): Promise<{ address: string; poolId: string } | undefined> {
+    const answer = await this.#claim(family, { address, owner, purpose: 'auxiliary' }, undo)
+    return answer && { address: answer.address, poolId: answer.poolId }
+  }
+
+  /** From the first pool that has one. Undefined: from a driver that gives none. */
+  async #claim(
+    family: Family,
+    request: AddressRequest,
+    undo: Undo,
+  ): Promise<(AddressAnswer & { poolId: string }) | undefined> {
+    const wanted = request.address
     const ipam = await this.#context.ipam.get(this.#record.config.ipam.driver)
     const pools = this.#record.pools.filter(pool => pool.family === family)
     const fitting = wanted ? pools.filter(pool => contains(parseCidr(pool.subnet), parseIp(wanted))) : pools
@@ -327,21 +373,12 @@ export class Network {
     let full: unknown
     for (const pool of fitting) {
       try {
-        const answer = await ipam.requestAddress(pool.poolId, {
-          address: wanted,
-          owner: record.id,
-          purpose: 'endpoint',
-          // a random one is only for a driver that needs a MAC: else it would replace the one that a sticky name has
-          mac: record.config.mac ?? (ipam.capabilities.requiresMac ? record.mac : undefined),
-          name: record.name,
-        })
-        if (!answer.address) return
+        const answer = await ipam.requestAddress(pool.poolId, request)
+        if (!answer.address) return undefined
         undo.push(`release ${answer.address}`, () =>
-          ipam.releaseAddress(pool.poolId, answer.address, record.id),
+          ipam.releaseAddress(pool.poolId, answer.address, request.owner),
         )
-        record.addresses[family] = { address: answer.address, poolId: pool.poolId }
-        if (answer.mac && !record.config.mac) record.mac = answer.mac
-        return
+        return { ...answer, poolId: pool.poolId }
       } catch (error) {
         if (isCnmError(error, 'ERR_ADDRESS_IN_USE')) throw this.#namingHolder(error, wanted)
         if (!isCnmError(error, 'ERR_POOL_EXHAUSTED')) throw error
@@ -355,11 +392,14 @@ export class Network {
   #namingHolder(error: CnmError, address: string | undefined): CnmError {
     const { holder } = error.details as { holder?: unknown }
     const endpoint = typeof holder === 'string' ? this.#endpoints.get(holder) : undefined
+    const service = typeof holder === 'string' ? this.#context.services?.get(holder) : undefined
     const who = endpoint
       ? `endpoint ${endpoint.name} (${endpoint.id.slice(0, 12)})`
-      : holder === this.id
-        ? 'the network itself (its gateway or an auxiliary address)'
-        : undefined
+      : service
+        ? `service ${service.name}`
+        : holder === this.id
+          ? 'the network itself (its gateway or an auxiliary address)'
+          : undefined
     if (who === undefined) return error
     return new CnmError(
       'ERR_ADDRESS_IN_USE',
@@ -501,6 +541,13 @@ export class Network {
         `configuration network "${this.name}" is in use by ${users.join(', ')}`,
         { network: this.id },
       )
+    const services = this.#context.services?.all(this.id) ?? []
+    if (services.length)
+      throw new CnmError(
+        'ERR_NETWORK_IN_USE',
+        `network ${this.name} has services (${services.map(({ name }) => name).join(', ')})`,
+        { network: this.id, services: services.map(({ id }) => id) },
+      )
     if (this.#endpoints.size) {
       const list = this.endpoints().map(({ name, id }) => `name:"${name}" id:"${id.slice(0, 12)}"`)
       throw new CnmError(
@@ -610,6 +657,16 @@ export interface NetworkHooks {
 }
 
 const NO_OPTIONS = z.strictObject({}) as z.ZodType<Record<string, unknown>>
+
+/** Ports of mode `host` are published with each task. */
+const portsOnHost = ({ ports }: ServiceRecord): PortBinding[] =>
+  ports
+    .filter(({ mode, publishedPort }) => mode === 'host' && publishedPort !== undefined)
+    .map(({ targetPort, publishedPort, protocol }) => ({
+      containerPort: targetPort,
+      hostPort: publishedPort,
+      protocol,
+    }))
 
 /** Docker's labels on endpoints that the core itself understands. */
 const ENDPOINT_LABELS = { 'com.docker.network.endpoint.macaddress': 'macAddress' }

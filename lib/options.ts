@@ -146,6 +146,9 @@ export type NetworkUpdate = z.output<typeof NetworkUpdate>
 const rate = () =>
   z.number().int().min(1000).nullable().optional().describe('bits per second; null: no limit')
 
+/** A task's share of the new flows of its service; 0: none, it is being drained. */
+export const weight = () => z.number().int().min(0).max(1000)
+
 export const EndpointOptions = z.strictObject({
   name: objectName(),
   id: z
@@ -170,9 +173,107 @@ export const EndpointOptions = z.strictObject({
   /** Answer no names for it. */
   disableResolution: z.boolean().default(false),
   bandwidth: z.strictObject({ ingress: rate(), egress: rate() }).prefault({}),
+  /** The service of this network whose task it is, by name or id. */
+  service: z
+    .union([
+      z
+        .string()
+        .min(1)
+        .max(255)
+        .transform(name => ({ name, weight: 1 })),
+      z.strictObject({ name: z.string().min(1).max(255), weight: weight().default(1) }),
+    ])
+    .optional(),
 })
 export type EndpointOptions = z.output<typeof EndpointOptions>
 export type EndpointInput = z.input<typeof EndpointOptions>
+
+const port = () => z.number().int().min(1).max(65535)
+
+const servicePort = z
+  .strictObject({
+    /** Of SRV records: `_NAME._tcp.SERVICE`. */
+    name: z
+      .string()
+      .regex(
+        /^[A-Za-z0-9]([A-Za-z0-9-]{0,13}[A-Za-z0-9])?$/,
+        'must be 1-15 letters, digits or "-" (RFC 6335)',
+      )
+      .optional(),
+    /** Where the tasks listen. */
+    targetPort: port(),
+    /** Of the virtual IP; default: targetPort. */
+    port: port().optional(),
+    protocol: z.enum(['tcp', 'udp', 'sctp']).default('tcp'),
+    /** Of the hosts; absent: not published. */
+    publishedPort: port().optional(),
+    /**
+     * `ingress`: it answers on every host, and any task may get it, which sees the host's address. `host`: on the hosts of the
+     * tasks only, which see the client's address; one task a host.
+     */
+    mode: z.enum(['ingress', 'host']).default('ingress'),
+  })
+  .transform(({ port: wanted, ...rest }) => ({ ...rest, port: wanted ?? rest.targetPort }))
+
+const serviceFields = {
+  /** Further names. */
+  aliases: z.array(dnsName()).max(MANY).default([]),
+  /** None: every port of the virtual IP leads to the same port of a task. Some: only these. */
+  ports: z.array(servicePort).max(256).default([]),
+  /** `client`: a client's flows go to one task as long as it is there. */
+  affinity: z.enum(['none', 'client']).default('none'),
+  labels: labels(),
+}
+
+export const ServiceOptions = z
+  .strictObject({
+    name: dnsName(),
+    /** Name or id of the network that the tasks are on. */
+    network: z.string().min(1).max(255),
+    /** `vip`: the name leads to a virtual IP that balances. `dnsrr`: to all tasks. */
+    endpointMode: z.enum(['vip', 'dnsrr']).default('vip'),
+    /** The virtual IPs; default: addresses of the network's pools. */
+    ipv4: ipv4().optional(),
+    ipv6: ipv6().optional(),
+    ...serviceFields,
+  })
+  .superRefine(({ endpointMode, ports, ipv4: four, ipv6: six }, context) => {
+    const refuse = (message: string) => context.addIssue({ code: 'custom', message })
+    if (endpointMode === 'dnsrr' && (four ?? six) !== undefined) refuse('a virtual IP needs endpointMode vip')
+    if (endpointMode === 'dnsrr' && ports.some(each => each.publishedPort && each.mode === 'ingress'))
+      refuse('port published with ingress mode cannot be used with endpointMode dnsrr; use mode host')
+    for (const twin of twins(ports)) refuse(twin)
+  })
+  .describe('options of createService')
+export type ServiceOptions = z.output<typeof ServiceOptions>
+export type ServiceInput = z.input<typeof ServiceOptions>
+
+export const ServiceUpdate = z
+  .strictObject({
+    aliases: serviceFields.aliases.unwrap().optional(),
+    ports: serviceFields.ports.unwrap().optional(),
+    affinity: serviceFields.affinity.unwrap().optional(),
+    labels: serviceFields.labels.unwrap().optional(),
+  })
+  .superRefine(({ ports = [] }, context) => {
+    for (const message of twins(ports)) context.addIssue({ code: 'custom', message })
+  })
+export type ServiceUpdate = z.output<typeof ServiceUpdate>
+
+/** Ports that are in the list twice. */
+function twins(ports: z.output<typeof servicePort>[]): string[] {
+  const found: string[] = []
+  const seen = new Set<string>()
+  for (const { port: own, protocol, publishedPort } of ports)
+    for (const each of [
+      `port ${own}/${protocol}`,
+      publishedPort && `published port ${publishedPort}/${protocol}`,
+    ]) {
+      if (each && seen.has(each)) found.push(`${each} is listed twice`)
+      if (each) seen.add(each)
+    }
+  return found
+}
 
 export const JoinOptions = z
   .strictObject({

@@ -13,6 +13,7 @@ import { Interfaces, NAMESPACE_GRACE } from './core/sandbox/interfaces'
 import { type Elected, Interior } from './core/sandbox/interior'
 import { SandboxNames } from './core/sandbox/names'
 import { SandboxPorts } from './core/sandbox/ports'
+import { SandboxServices } from './core/sandbox/services'
 import { WayOut } from './core/sandbox/way-out'
 import type { SandboxResolver, SandboxView } from './dns/contract'
 import type { FilePaths } from './dns/files/contract'
@@ -50,6 +51,7 @@ export class Sandbox {
   readonly #wayOut: WayOut
   readonly #ports: SandboxPorts
   readonly #names: SandboxNames
+  readonly #services: SandboxServices
   readonly #interfaces: Interfaces
 
   /** @internal */
@@ -59,7 +61,8 @@ export class Sandbox {
     this.#wayOut = new WayOut(this.#in)
     this.#ports = new SandboxPorts(this.#in)
     this.#names = new SandboxNames(this.#in, this.#wayOut, hooks)
-    this.#interfaces = new Interfaces(this.#in, this.#wayOut, this.#ports, this.#names)
+    this.#services = new SandboxServices(this.#in)
+    this.#interfaces = new Interfaces(this.#in, this.#wayOut, this.#ports, this.#names, this.#services)
   }
 
   get id(): string {
@@ -251,6 +254,21 @@ export class Sandbox {
     this.#names.renew(endpoint)
   }
 
+  /** @internal The services of its networks changed. */
+  followServices(): void {
+    this.#services.follow()
+  }
+
+  /** @internal Are the rules of its services as they should be? */
+  servicesIntact(): boolean {
+    return this.#services.intact()
+  }
+
+  /** @internal The rules of its services are made anew. */
+  async repairServices(): Promise<void> {
+    await this.#exclusively(async () => this.#services.restore())
+  }
+
   /** @internal A network changed how it resolves. */
   async refreshResolver(): Promise<void> {
     if (!this.#in.gone) await this.#names.refresh()
@@ -312,6 +330,7 @@ export class Sandbox {
     this.#names.forgetEntries(endpoint)
     await this.#wayOut.tell(elected, this.#in.elected, [endpoint])
     try {
+      this.#services.follow()
       await this.#interfaces.driverLeaves(endpoint, join)
       await this.#names.refresh()
     } catch (error) {
@@ -327,6 +346,7 @@ export class Sandbox {
     this.#in.endpoints.set(endpoint.id, endpoint)
     this.#in.elected = elect(this.#wayOut.candidates())
     this.#in.hadLinks = true
+    this.#services.applied = undefined
     if (!join.attachment) return
     this.#interfaces.expect(join.attachment)
     join.published = await this.#in.context.publisher.readopt(join.published)
@@ -402,6 +422,7 @@ export class Sandbox {
           elected: this.#in.elected,
           ipv6Default: this.#in.ipv6Default,
           hadLinks: this.#in.hadLinks,
+          services: this.#services.applied,
           joins: new Map(
             [...this.#in.endpoints.values()].map(endpoint => [endpoint, endpoint.record.join as JoinRecord]),
           ),
@@ -434,6 +455,7 @@ export class Sandbox {
     this.#names.resolver = undefined
     this.#in.ipv6Default = undefined
     this.#in.elected = {}
+    this.#services.applied = undefined
     this.#in.hadLinks = true // whoever made it may have put some in
     Object.assign(this.#in.record, { key, inode: stack.inode })
     // A runtime may set its loopback up only later; the resolver needs it now.
@@ -446,6 +468,7 @@ export class Sandbox {
     for (const [endpoint, join] of old.joins) endpoint.record.join = { ...join, attachment: undefined }
     for (const endpoint of old.joins.keys()) await this.#interfaces.plumb(endpoint, undo, moving)
     if (moving) await this.#names.refresh()
+    else for (const endpoint of old.joins.keys()) this.#in.context.services?.joined(endpoint)
   }
 
   /** After a failure: the new namespace is left as it was, the old one is home again. */
@@ -457,6 +480,7 @@ export class Sandbox {
     this.#in.elected = old.elected
     this.#in.ipv6Default = old.ipv6Default
     this.#in.hadLinks = old.hadLinks
+    this.#services.applied = old.services
     Object.assign(this.#in.record, { key: old.key, inode: old.inode })
     for (const [endpoint, join] of old.joins) {
       endpoint.record.join = join
@@ -594,6 +618,7 @@ export class Sandbox {
     const elected = this.#in.elected
     // What can fail comes first and can be undone: the firewall, then unbinding the namespace.
     await atomically(async undo => {
+      for (const { endpoint } of joined) this.#in.context.services?.retire(endpoint, undo)
       undo.push('joined again', () => {
         for (const { endpoint, join } of joined) {
           endpoint.record.join = join
@@ -712,6 +737,7 @@ interface Abode {
   elected: Elected
   ipv6Default?: string
   hadLinks: boolean
+  services: SandboxServices['applied']
   joins: Map<Endpoint, JoinRecord>
 }
 

@@ -30,6 +30,7 @@ export const ERRORS = {
   ERR_NETWORK_NOT_FOUND: { kind: 'not-found', next: 'list the networks; create it first' },
   ERR_ENDPOINT_NOT_FOUND: { kind: 'not-found', next: 'list the endpoints of the network' },
   ERR_SANDBOX_NOT_FOUND: { kind: 'not-found', next: 'list the sandboxes; create it first' },
+  ERR_SERVICE_NOT_FOUND: { kind: 'not-found', next: 'list the services; create it first' },
   ERR_DRIVER_NOT_FOUND: {
     kind: 'not-found',
     next: 'register the driver, or use one of those that the message lists',
@@ -38,6 +39,10 @@ export const ERRORS = {
   ERR_NETWORK_EXISTS: { kind: 'conflict', next: 'use the existing network, or another name' },
   ERR_ENDPOINT_EXISTS: { kind: 'conflict', next: 'use another endpoint name on this network' },
   ERR_SANDBOX_EXISTS: { kind: 'conflict', next: 'delete the sandbox of this container first' },
+  ERR_SERVICE_EXISTS: {
+    kind: 'conflict',
+    next: 'use the existing service, or another name or published port',
+  },
   ERR_CONTROLLER_EXISTS: {
     kind: 'conflict',
     next: 'close the other controller, or give this one another name',

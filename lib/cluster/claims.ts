@@ -321,6 +321,16 @@ export class Claims implements Segments {
     }
   }
 
+  /** The key by which a service's name is its own on the network. */
+  serviceKey(networkId: string, name: string): string {
+    return `${this.#root}/services/${networkId}/${encodeURIComponent(name)}`
+  }
+
+  /** The key by which a port of all hosts, `8080/tcp`, is a service's own. */
+  publishedKey(port: string): string {
+    return `${this.#root}/published/${slug(port)}`
+  }
+
   /** The key by which a network's name is its own. */
   nameKey(name: string): string {
     return `${this.#root}/names/${encodeURIComponent(name)}`

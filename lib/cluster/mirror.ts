@@ -121,7 +121,7 @@ export class Mirror {
 export function idOf<K extends ClusterKind>(kind: K, value: RecordOf<K>): string | undefined {
   const record = value as Partial<Record<'id' | 'name' | 'networkId', string>>
   if (kind === 'host') return record.name
-  if (kind === 'endpoint') return `${record.networkId}/${record.id}`
+  if (kind === 'endpoint' || kind === 'service') return `${record.networkId}/${record.id}`
   if (kind === 'key') return undefined
   return record.id
 }

@@ -66,11 +66,39 @@ export const EndpointRecord = z.object({
   vtep: ip(),
   containerId: z.string().optional(),
   labels: z.record(z.string(), z.string()).default({}),
+  /** The service whose task it is, and its share of the new flows. */
+  task: z.object({ serviceId: id, weight: z.number().int().min(0).max(1000) }).optional(),
 })
 export type EndpointRecord = z.output<typeof EndpointRecord>
 
-/** A service as it was asked for; see `lib/cluster/README` in ARCHITECTURE.md. Belongs to no host. */
-export const ServiceRecord = z.looseObject({ id, networkId: id, name })
+const port = z.number().int().min(1).max(65535)
+const virtualIp = z.object({ address: cidr(), poolId: z.string() })
+
+/** A service. Belongs to no host: it stays until it is deleted. Id: NETWORK/SERVICE. */
+export const ServiceRecord = z.object({
+  id,
+  networkId: id,
+  name,
+  created: z.string(),
+  aliases: z.array(name).max(4200),
+  endpointMode: z.enum(['vip', 'dnsrr']),
+  affinity: z.enum(['none', 'client']),
+  ports: z
+    .array(
+      z.object({
+        name: name.optional(),
+        port,
+        targetPort: port,
+        protocol: z.enum(['tcp', 'udp', 'sctp']),
+        publishedPort: port.optional(),
+        mode: z.enum(['ingress', 'host']),
+      }),
+    )
+    .max(4096),
+  /** Virtual IPs and the pools that they are from. */
+  vips: z.object({ 4: virtualIp.optional(), 6: virtualIp.optional() }),
+  labels: z.record(z.string(), z.string()),
+})
 export type ServiceRecord = z.output<typeof ServiceRecord>
 
 /** Keys of encrypted networks: id KEYRING, the newest last. */

@@ -259,6 +259,14 @@ async function checkSandbox(context: Context, sandbox: Sandbox, host: Facts): Pr
       message: `files of sandbox ${sandbox.containerId} are gone: ${missing.join(', ')}`,
       fix: { by: 'files' },
     })
+  if (!sandbox.servicesIntact())
+    found.push({
+      ...about,
+      kind: 'services',
+      problem: 'wrong',
+      message: `the rules for services in sandbox ${sandbox.containerId} are not as they should be`,
+      fix: { by: 'services' },
+    })
   if (sandbox.resolver && !(await sandbox.resolver.answers()))
     found.push({
       ...about,

@@ -21,6 +21,7 @@ import type { Store } from '../store/contract'
 import type { Cluster } from '../cluster/cluster'
 import type { Events } from './events'
 import type { Reaper } from './reaper'
+import type { Services } from './services'
 import type { Spanning } from './spanning'
 import type { Warm } from './warm'
 import type { WaysOut } from './ways-out'
@@ -62,6 +63,8 @@ export interface Context {
   spanning?: Spanning
   /** The stored state is back: global addresses are from now on asked of the cluster. */
   readonly joinCluster?: () => void
+  /** There from the controller's start on. */
+  services?: Services
   /** Ways out for sandboxes whose networks have none. */
   waysOut?: WaysOut
   /** No new operation begins any more. */

@@ -13,6 +13,7 @@ export interface Difference {
     | 'firewall'
     | 'file'
     | 'resolver'
+    | 'services'
     | 'stray'
   problem: 'missing' | 'wrong' | 'unwanted'
   /** In words. */
@@ -40,6 +41,8 @@ export type Fix =
   | { by: 'firewall' }
   | { by: 'files' }
   | { by: 'resolver' }
+  /** The rules of the sandbox's services are made anew. */
+  | { by: 'services' }
   /** A namespace that belongs to nobody is let go. */
   | { by: 'unbind'; path: string }
   /** The namespace is gone: the sandbox can only be deleted. */

@@ -29,6 +29,11 @@ export type CnmEvent = { time: number } & (
       endpoint: EndpointRef
       sandbox: SandboxRef
     }
+  | {
+      type: 'service.create' | 'service.update' | 'service.delete'
+      network: NetworkRef
+      service: { id: string; name: string }
+    }
   | { type: 'sandbox.create' | 'sandbox.update' | 'sandbox.delete'; sandbox: SandboxRef }
   /** The kernel no longer is as it should be; `repair()` mends it. */
   | { type: 'drift'; differences: Difference[] }

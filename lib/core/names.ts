@@ -1,7 +1,9 @@
-import type { CustomRecord, NamedPort, NameRecord } from '../dns/contract'
+import type { ServiceRecord } from './records'
+import type { CustomRecord, NamedPort, NameRecord, ServiceNames } from '../dns/contract'
 import type { NetworkOptions } from '../options'
 import type { HostsEntry } from '../dns/files/contract'
 import type { PortBinding } from '../ports/contract'
+import type { ServiceTask } from '../services/contract'
 import { addressOf } from '../base/cidr'
 
 type ConfiguredRecord = NetworkOptions['dns']['records'][number]
@@ -87,6 +89,31 @@ export function namedPorts(
       for (const name of [String(port), SERVICES[port]])
         if (name !== undefined) found.set(`${name}/${protocol}`, { name, protocol, port })
   return [...found.values()]
+}
+
+/** A service's names: new questions are answered with tasks that take new flows. */
+export function serviceNames(
+  { id, name, aliases, vips, ports, endpointMode }: ServiceRecord,
+  tasks: ServiceTask[],
+): ServiceNames {
+  const named = ports.map(({ name: own, port, targetPort, protocol }) => ({
+    name: own,
+    port: endpointMode === 'vip' ? port : targetPort,
+    protocol,
+  }))
+  return {
+    id,
+    name,
+    aliases,
+    vips: [vips[4], vips[6]].flatMap(vip => (vip ? [addressOf(vip.address)] : [])),
+    tasks: tasks
+      .filter(({ healthy, weight }) => healthy && weight > 0)
+      .map(({ endpointId, ipv4, ipv6 }) => ({ endpointId, ipv4, ipv6 })),
+    ports: [
+      ...namedPorts(named.map(({ port, protocol }) => ({ containerPort: port, protocol }))),
+      ...named.flatMap(({ name: own, port, protocol }) => (own ? [{ name: own, port, protocol }] : [])),
+    ],
+  }
 }
 
 /** The container's own lines in its /etc/hosts: `IP  fqdn hostname` for each address. */

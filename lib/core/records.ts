@@ -4,6 +4,8 @@ import type { Attachment, EndpointSpec, NetworkPool, NetworkState } from '../dri
 import type { EndpointOptions, JoinOptions, NetworkOptions, SandboxOptions } from '../options'
 import type { PublishedPort } from '../ports/contract'
 
+export type { ServiceRecord } from '../cluster/records'
+
 /** One pool of a network, as IPAM gave it. */
 export interface PoolRecord extends NetworkPool {
   poolId: string
@@ -45,6 +47,8 @@ export interface EndpointRecord {
   /** ADDRESS/LENGTH and the pool that it is from. */
   addresses: Partial<Record<Family, { address: string; poolId: string }>>
   data?: Record<string, unknown>
+  /** The service whose task it is, and its share of the new flows. */
+  task?: { serviceId: string; weight: number }
   join?: JoinRecord
 }
 

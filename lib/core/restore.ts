@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { addressOf } from '../base/cidr'
 import { crowd } from '../base/crowd'
 import { isCnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
@@ -14,7 +15,7 @@ import { bootId } from './boot'
 import type { World } from './check'
 import { repair, sweepStrays } from './repair'
 import type { Context } from './context'
-import type { EndpointRecord, NetworkRecord, SandboxRecord } from './records'
+import type { EndpointRecord, NetworkRecord, SandboxRecord, ServiceRecord } from './records'
 
 /** Sandboxes that are looked after at a time. */
 const WIDTH = 16
@@ -23,6 +24,7 @@ export async function restore(context: Context, records: StoredRecord[], world: 
   const of = <T>(kind: StoredRecord['kind']) =>
     records.filter(record => record.kind === kind).map(({ value }) => value as T)
   const networks = await restoreNetworks(context, of<NetworkRecord>('network'), world)
+  await restoreServices(context, of<ServiceRecord>('service'), networks)
   const stale: Sandbox[] = []
   const sandboxes = await restoreSandboxes(context, of<SandboxRecord>('sandbox'), world, stale)
   await restoreEndpoints(context, of<EndpointRecord>('endpoint'), networks, sandboxes)
@@ -48,6 +50,7 @@ export async function restore(context: Context, records: StoredRecord[], world: 
     )
   else if (mayBegin(context))
     await tolerate(context, 'sweep what an earlier run left', () => sweepStrays(context, world))
+  context.services?.refreshAll()
   noteStore(context)
   sweepFiles(context, world)
   await crowd(world.sandboxes(), WIDTH, sandbox => sandbox.openNames(true))
@@ -198,6 +201,37 @@ async function restoreEndpoints(
     const endpoint = network.adopt(record)
     if (sandbox) await sandbox.adopt(endpoint)
   }
+}
+
+/** Their virtual IPs before the endpoints' addresses: nobody else may have them. */
+async function restoreServices(
+  context: Context,
+  records: ServiceRecord[],
+  networks: Map<string, Network>,
+): Promise<void> {
+  for (const record of records.sort(byAge)) {
+    const network = networks.get(record.networkId)
+    if (!network) {
+      await context.store.write({ remove: [{ kind: 'service', id: record.id }] })
+      continue
+    }
+    context.services?.restored(record)
+    await tolerate(context, `take the virtual IPs of service ${record.name} again`, () =>
+      replayVirtualIps(context, network, record),
+    )
+  }
+}
+
+async function replayVirtualIps(context: Context, network: Network, record: ServiceRecord): Promise<void> {
+  const ipam = await context.ipam.get(network.record.config.ipam.driver)
+  if (!ipam.capabilities.requiresReplay) return
+  for (const vip of Object.values(record.vips))
+    if (vip)
+      await ipam.requestAddress(vip.poolId, {
+        address: addressOf(vip.address),
+        owner: record.id,
+        purpose: 'auxiliary',
+      })
 }
 
 async function replayAddresses(context: Context, network: Network, record: EndpointRecord): Promise<void> {

@@ -45,4 +45,15 @@ export const schemas = {
     version: 1,
     schema: z.looseObject({ id, containerId: z.string(), config: loose, key: z.string().optional() }),
   },
+  service: {
+    version: 1,
+    schema: z.looseObject({
+      id,
+      networkId: id,
+      name: z.string(),
+      created: z.string(),
+      ports: z.array(loose),
+      vips: z.record(z.string(), z.object({ address: z.string(), poolId: z.string() })),
+    }),
+  },
 }

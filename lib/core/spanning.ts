@@ -37,7 +37,6 @@ export class Spanning {
   readonly #cluster: Cluster
   readonly #world: SpanningWorld
   readonly #present = new Map<string, Presence>()
-  readonly #unhealthy = new Set<string>()
   #following: Promise<unknown> = Promise.resolve()
   #settled = false
 
@@ -84,6 +83,7 @@ export class Spanning {
     return this.#cluster.write({
       if: [
         { prefix: this.#cluster.keyOf('endpoint', `${id}/`), is: 'empty' },
+        { prefix: this.#cluster.keyOf('service', `${id}/`), is: 'empty' },
         ...pools.map(({ subnet }) => ({
           prefix: this.#cluster.claims.heldPrefix(subnet),
           is: 'empty' as const,
@@ -206,7 +206,6 @@ export class Spanning {
   /** After the endpoint has left. `undoing`: it never was there. */
   async left(endpoint: Endpoint, undoing = false): Promise<void> {
     const { network } = endpoint
-    this.#unhealthy.delete(endpoint.id)
     await this.#cluster.withdraw('endpoint', `${network.id}/${endpoint.id}`)
     await this.#context.locks.run(`presence ${network.id}`, async () => {
       const others = network
@@ -217,9 +216,7 @@ export class Spanning {
   }
 
   /** What others are told of it has changed. */
-  changed(endpoint: Endpoint, healthy?: boolean): void {
-    if (healthy === false) this.#unhealthy.add(endpoint.id)
-    else if (healthy) this.#unhealthy.delete(endpoint.id)
+  changed(endpoint: Endpoint): void {
     const { sandbox } = endpoint
     if (sandbox) this.#cluster.republish('endpoint', this.#published(endpoint, sandbox))
   }
@@ -233,7 +230,7 @@ export class Spanning {
       name,
       names: dnsNames({ id, name, aliases: record.config.aliases }, sandbox.containerId, sandbox.hostname),
       resolvable: !record.config.disableResolution,
-      healthy: !this.#unhealthy.has(id),
+      healthy: endpoint.healthy,
       mac,
       ...(ipv4 && { ipv4 }),
       ...(ipv6 && { ipv6 }),
@@ -241,6 +238,8 @@ export class Spanning {
       vtep: host.address,
       containerId: sandbox.containerId,
       labels: { ...labels },
+      // Not before it can be reached, nor when it is about to leave.
+      ...(this.#context.services?.isServing(endpoint) && { task: endpoint.task }),
     }
   }
 
@@ -358,6 +357,7 @@ export class Spanning {
         .run(`presence ${networkId}`, () => this.#sync(network, ids))
         .catch((error: unknown) => this.#report(error))
     }
+    this.#context.services?.follow(changes)
   }
 
   #tellHost({ before, after }: Extract<ClusterChange, { kind: 'host' }>): void {

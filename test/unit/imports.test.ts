@@ -25,9 +25,10 @@ const PURE = [
   'lib/ports/spec', // reading `8080:80/tcp`
   'lib/dns/upstream', // reading `1.1.1.1#53`
   'lib/dns/files/links', // lines for legacy links
+  'lib/services', // shares and rules, as data and text
 ]
 
-const NOUNS = ['lib/controller', 'lib/network', 'lib/endpoint', 'lib/sandbox', 'lib/options']
+const NOUNS = ['lib/controller', 'lib/network', 'lib/endpoint', 'lib/sandbox', 'lib/service', 'lib/options']
 const PARTS = ['lib/kernel', 'lib/store', 'lib/ipam', 'lib/firewall', 'lib/ports', 'lib/dns', 'lib/cluster']
 
 interface Rule {
@@ -42,6 +43,7 @@ interface Rule {
 const RULES: Rule[] = [
   { of: ['lib/base'], values: [] },
   { of: ['lib/kernel', 'lib/store'], values: ['lib/base'] },
+  { of: ['lib/services'], values: ['lib/base'] },
   { of: ['lib/ipam', 'lib/firewall', 'lib/dns'], values: ['lib/base'], types: ['lib/kernel'] },
   { of: ['lib/cluster'], values: ['lib/base', 'lib/ipam/contract'] },
   { of: ['lib/ports'], values: ['lib/base'], types: ['lib/kernel', 'lib/firewall'] },

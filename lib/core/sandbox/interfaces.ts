@@ -21,6 +21,7 @@ import type { JoinRecord } from '../records'
 import type { Interior } from './interior'
 import type { SandboxNames } from './names'
 import type { SandboxPorts } from './ports'
+import type { SandboxServices } from './services'
 import type { WayOut } from './way-out'
 
 /** The interfaces of a sandbox: making an endpoint's in the kernel, and taking it out again. */
@@ -29,16 +30,24 @@ export class Interfaces {
   readonly #wayOut: WayOut
   readonly #ports: SandboxPorts
   readonly #names: SandboxNames
+  readonly #services: SandboxServices
   /** Host's ends of pairs that left: if the namespace is dropped before they are reaped, it takes them along. */
   readonly #doomed = new Set<string>()
   /** Interface names whose link is still being deleted. */
   readonly #leaving = new Set<string>()
 
-  constructor(interior: Interior, wayOut: WayOut, ports: SandboxPorts, names: SandboxNames) {
+  constructor(
+    interior: Interior,
+    wayOut: WayOut,
+    ports: SandboxPorts,
+    names: SandboxNames,
+    services: SandboxServices,
+  ) {
     this.#in = interior
     this.#wayOut = wayOut
     this.#ports = ports
     this.#names = names
+    this.#services = services
   }
 
   /** The namespace is dropped: its links go with it, and only if they do not are they deleted. */
@@ -113,6 +122,8 @@ export class Interfaces {
     }
     this.expect(attachment, undo)
     await this.#ports.shape(endpoint)
+    undo.push('services as before', () => this.#services.follow())
+    this.#services.follow()
     if (!moving) {
       await this.#ports.open(endpoint, undo)
       await this.#names.announce(endpoint, undo)

@@ -212,14 +212,26 @@ test('wrong credentials are told at once; a store that is not there is waited fo
 
 test('conditions: a write happens if nothing came between', async () => {
   const [a, b] = (await hosts('a', 'b')) as [Host, Host]
-  const service = { id: id(5), networkId: NETWORK, name: 'web' }
+  const service = {
+    id: id(5),
+    networkId: NETWORK,
+    name: 'web',
+    created: '2026-01-01T00:00:00Z',
+    aliases: [],
+    endpointMode: 'vip' as const,
+    affinity: 'none' as const,
+    ports: [],
+    vips: {},
+    labels: {},
+  }
+  const key = `${NETWORK}/${service.id}`
   const create = ({ cluster }: Host) =>
     cluster.write({
-      if: [{ key: cluster.keyOf('service', service.id), is: 'absent' }],
+      if: [{ key: cluster.keyOf('service', key), is: 'absent' }],
       put: [{ kind: 'service', value: service }],
     })
   expect((await Promise.all([create(a), create(b)])).sort()).toEqual([false, true])
-  expect(a.cluster.get('service', service.id) ?? b.cluster.get('service', service.id)).toEqual(service)
+  expect(a.cluster.get('service', key) ?? b.cluster.get('service', key)).toEqual(service)
 })
 
 describe('addresses', () => {

@@ -1,0 +1,73 @@
+import {
+  expected,
+  isEmpty,
+  normalized,
+  renderChange,
+  renderNone,
+  renderWhole,
+  type Rules,
+  SERVICES_TABLE,
+} from '../../services/rules'
+import type { Interior } from './interior'
+
+/** Services inside a sandbox: the rules that lead what is sent to a virtual IP to a task. */
+export class SandboxServices {
+  readonly #in: Interior
+  /** What the namespace has; undefined: it is not known (after a restart). */
+  applied: Rules | undefined = NOTHING
+
+  constructor(interior: Interior) {
+    this.#in = interior
+  }
+
+  get #wanted(): Rules {
+    const { context, endpoints } = this.#in
+    const networks = new Set([...endpoints.values()].map(({ network }) => network.id))
+    return context.services?.rulesFor([...networks]) ?? NOTHING
+  }
+
+  get #balances(): boolean {
+    const { mode, gone, stack } = this.#in
+    return stack !== undefined && !gone && mode !== 'host' && !mode.startsWith('container:')
+  }
+
+  /** Brings the namespace to what the services are now, in one transaction. At once: nobody comes between. */
+  follow(): void {
+    const { stack } = this.#in
+    if (!stack || !this.#balances) return
+    const [before, wanted] = [this.applied, this.#wanted]
+    if (before === wanted) return
+    if (isEmpty(wanted)) {
+      if (!before || !isEmpty(before)) stack.nft(renderNone())
+    } else if (!before || isEmpty(before)) stack.nft(renderWhole(wanted))
+    else {
+      const change = renderChange(before, wanted)
+      try {
+        if (change) stack.nft(change)
+      } catch {
+        stack.nft(renderWhole(wanted)) // somebody changed the table
+      }
+    }
+    this.applied = wanted
+  }
+
+  /** Is the table in the namespace as it should be? */
+  intact(): boolean {
+    const { stack } = this.#in
+    const wanted = this.#wanted
+    if (!stack || !this.#balances || isEmpty(wanted)) return true
+    try {
+      return normalized(stack.nft(`list table inet ${SERVICES_TABLE}`)) === expected(wanted)
+    } catch {
+      return false
+    }
+  }
+
+  /** Whatever is there, the rules are made anew. */
+  restore(): void {
+    this.applied = undefined
+    this.follow()
+  }
+}
+
+const NOTHING: Rules = { entrance: false, chains: new Map(), elements: new Map() }
