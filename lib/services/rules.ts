@@ -199,7 +199,7 @@ function renderTable({ entrance, chains, elements }: Rules): string {
 
 /** Two listings of one table are alike in this form: without layout, chains and elements in order. */
 export const normalized = (listing: string): string =>
-  [...listing.matchAll(/^\t(?:set|map|chain) [^]*?^\t}/gm)]
+  [...listing.matchAll(/^\t(?:set|map|chain) [\s\S]*?^\t}/gm)]
     .map(([block]) =>
       block.replace(/\s+/g, ' ').replace(
         /elements = \{([^}]*)\}/,
