@@ -12,14 +12,22 @@
 
 const LEAF_BITS = 10
 const LEAF = 1 << LEAF_BITS
-/** Words of a leaf: the summary, the number of bits set, then 32 words of bits, then what else is asked for. */
-export const LEAF_WORDS = 34
+/**
+ * Words of a leaf: the summary, how many bits are set, two for the user; then 32 pairs of a word of bits and one for the user.
+ * What belongs to a number is in two cache lines so, however large the set: that is what decides how fast it is.
+ */
+export const LEAF_WORDS = 68
 const SUMMARY = 0
 const COUNT = 1
-/** Where the words of bits begin. */
-export const BITS = 2
+/** The first of the user's two words at the head. */
+export const HEAD = 2
+/** Where the pairs begin. */
+export const PAIRS = 4
 const FULL = 0xffffffff
 export const NO_LEAF = -1
+
+/** Where the word of bits that `n` is in stands in its leaf; the user's word follows it. */
+export const pairOf = (n: number): number => PAIRS + ((n >>> 4) & 62)
 
 export class Bitmap {
   /** How many numbers are in the set. */
@@ -39,18 +47,15 @@ export class Bitmap {
   private formerPlace = 0
   /** A leaf left in place although empty: the next number often goes there. */
   private idleKey = NO_LEAF
-  private readonly stride: number
 
-  /** `extra` words of each leaf are the user's, behind the {@link LEAF_WORDS}; they are not cleared. */
-  constructor(extra = 0) {
-    this.stride = LEAF_WORDS + extra
-    this.words = new Uint32Array(this.stride)
+  constructor() {
+    this.words = new Uint32Array(LEAF_WORDS)
   }
 
   has(n: number): boolean {
     const leaf = this.find(n >>> LEAF_BITS)
     if (leaf === NO_LEAF) return false
-    return (this.words[leaf + BITS + ((n >>> 5) & 31)]! & (0x80000000 >>> (n & 31))) !== 0
+    return (this.words[leaf + pairOf(n)]! & (0x80000000 >>> (n & 31))) !== 0
   }
 
   /** False when it was there already. */
@@ -59,12 +64,12 @@ export class Bitmap {
     let leaf = this.find(key)
     if (leaf === NO_LEAF) leaf = this.grow(key)
     const words = this.words
-    const index = (n >>> 5) & 31
+    const at = leaf + pairOf(n)
     const mask = 0x80000000 >>> (n & 31)
-    const word = words[leaf + BITS + index]!
+    const word = words[at]!
     if ((word & mask) !== 0) return false
-    words[leaf + BITS + index] = word | mask
-    if (words[leaf + BITS + index] === FULL) words[leaf + SUMMARY]! |= 0x80000000 >>> index
+    words[at] = word | mask
+    if (words[at] === FULL) words[leaf + SUMMARY]! |= 0x80000000 >>> ((n >>> 5) & 31)
     this.size++
     if (++words[leaf + COUNT]! === LEAF) {
       this.above ??= new Bitmap()
@@ -79,12 +84,12 @@ export class Bitmap {
     const leaf = this.find(key)
     if (leaf === NO_LEAF) return false
     const words = this.words
-    const index = (n >>> 5) & 31
+    const at = leaf + pairOf(n)
     const mask = 0x80000000 >>> (n & 31)
-    const word = words[leaf + BITS + index]!
+    const word = words[at]!
     if ((word & mask) === 0) return false
-    words[leaf + BITS + index] = word & ~mask
-    words[leaf + SUMMARY]! &= ~(0x80000000 >>> index)
+    words[at] = word & ~mask
+    words[leaf + SUMMARY]! &= ~(0x80000000 >>> ((n >>> 5) & 31))
     this.size--
     const count = words[leaf + COUNT]!--
     if (count === LEAF) this.above?.delete(key)
@@ -99,18 +104,18 @@ export class Bitmap {
     if (leaf === NO_LEAF) return from
     const words = this.words
     const index = (from >>> 5) & 31
-    let open = ~words[leaf + BITS + index]! & (FULL >>> (from & 31))
+    let open = ~words[leaf + pairOf(from)]! & (FULL >>> (from & 31))
     if (open !== 0) return from - (from & 31) + Math.clz32(open)
     open = index === 31 ? 0 : ~words[leaf + SUMMARY]! & (FULL >>> (index + 1))
     if (open !== 0) {
       const at = Math.clz32(open)
-      return key * LEAF + at * 32 + Math.clz32(~words[leaf + BITS + at]!)
+      return key * LEAF + at * 32 + Math.clz32(~words[leaf + PAIRS + 2 * at]!)
     }
     const next = this.above === undefined ? key + 1 : this.above.nextFree(key + 1)
     leaf = this.find(next)
     if (leaf === NO_LEAF) return next * LEAF
     const at = Math.clz32(~words[leaf + SUMMARY]!)
-    return next * LEAF + at * 32 + Math.clz32(~words[leaf + BITS + at]!)
+    return next * LEAF + at * 32 + Math.clz32(~words[leaf + PAIRS + 2 * at]!)
   }
 
   /** How many numbers from `first` to `last` (inclusive) are in the set. Time grows with the leaves. */
@@ -160,8 +165,8 @@ export class Bitmap {
   private grow(key: number): number {
     let place = this.spare.pop()
     if (place === undefined) {
-      place = this.places++ * this.stride
-      if (place + this.stride > this.words.length) this.words = enlarged(this.words, this.stride)
+      place = this.places++ * LEAF_WORDS
+      if (place + LEAF_WORDS > this.words.length) this.words = enlarged(this.words, LEAF_WORDS)
     }
     this.leaves.set(key, place)
     return place

@@ -52,7 +52,7 @@ export type DefaultIpamOptions = z.input<typeof DefaultIpamOptions>
  * - /127 has two addresses and /128 one (RFC 6164).
  */
 export class DefaultIpamDriver implements IpamDriver {
-  readonly name = 'default'
+  readonly name: string = 'default'
   readonly capabilities = { requiresMac: false, requiresReplay: true }
   /** The same, without promises. */
   readonly allocator: Allocator

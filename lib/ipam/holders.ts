@@ -5,22 +5,22 @@
  * follow one another) or to one owner: then a block is one word, the holder that its first number has or would have.
  * Only when the holders follow neither pattern has a block a word for each of them. So 65,536 addresses given out in a
  * row take 17 KB, whoever the owners are, and 273 KB after they have been released and taken again in any order. Word
- * and bits of a block are in one leaf: an operation looks up one leaf and touches no second one.
+ * and bits of a block stand side by side in one leaf: an operation looks up one leaf and touches no second one.
  */
-import { BITS, Bitmap, enlarged, LEAF_WORDS, NO_LEAF } from './bitmap'
+import { Bitmap, enlarged, HEAD, NO_LEAF, PAIRS, pairOf } from './bitmap'
 import { FREE } from './owners'
 
 const BLOCK = 32
-/** Behind the bits of a leaf: a word per block, then one bit per block for each of two questions. */
-const WORDS = LEAF_WORDS
-/** Does the block have a word for each holder? Its own word is then their place. */
-const SINGLY = WORDS + 32
+/** In a leaf: one bit per block, does it have a word for each holder? Its own word is then their place. */
+const SINGLY = HEAD
 /** If not: do the holders' numbers go up by one with the address (or are they all the same)? */
-const RISING = SINGLY + 1
-const EXTRA = 34
+const RISING = HEAD + 1
+
+/** The bit of the block that `n` is in. */
+const flagOf = (n: number): number => 0x80000000 >>> ((n >>> 5) & 31)
 
 export class Holders {
-  private readonly held = new Bitmap(EXTRA)
+  private readonly held = new Bitmap()
   private singles = new Uint32Array(0)
   private blocks = 0
   private readonly spare: number[] = []
@@ -35,11 +35,11 @@ export class Holders {
     const leaf = this.held.leafOf(n)
     if (leaf === NO_LEAF) return FREE
     const { words } = this.held
-    const block = (n >>> 5) & 31
+    const at = leaf + pairOf(n)
     const i = n & 31
-    if ((words[leaf + BITS + block]! & (0x80000000 >>> i)) === 0) return FREE
-    const word = words[leaf + WORDS + block]!
-    const flag = 0x80000000 >>> block
+    if ((words[at]! & (0x80000000 >>> i)) === 0) return FREE
+    const word = words[at + 1]!
+    const flag = flagOf(n)
     if ((words[leaf + SINGLY]! & flag) !== 0) return this.singles[word + i]!
     return (words[leaf + RISING]! & flag) !== 0 ? (word + i) >>> 0 : word
   }
@@ -49,15 +49,15 @@ export class Holders {
     this.held.add(n)
     const leaf = this.held.leafOf(n)
     const { words } = this.held
-    const block = (n >>> 5) & 31
     const i = n & 31
-    const at = leaf + WORDS + block
-    const flag = 0x80000000 >>> block
+    const bits = leaf + pairOf(n)
+    const at = bits + 1
+    const flag = flagOf(n)
     if ((words[leaf + SINGLY]! & flag) !== 0) {
       this.singles[words[at]! + i] = holder
       return
     }
-    const others = words[leaf + BITS + block]! & ~(0x80000000 >>> i)
+    const others = words[bits]! & ~(0x80000000 >>> i)
     if (others === 0) {
       words[at] = holder - i // may wrap below zero, as the sum does again
       words[leaf + RISING]! |= flag
@@ -83,12 +83,12 @@ export class Holders {
     const leaf = this.held.leafOf(n)
     if (leaf === NO_LEAF || !this.held.delete(n)) return
     const { words } = this.held
-    const block = (n >>> 5) & 31
-    if (words[leaf + BITS + block] !== 0) return
-    const flag = 0x80000000 >>> block
+    const at = leaf + pairOf(n)
+    if (words[at] !== 0) return
+    const flag = flagOf(n)
     if ((words[leaf + SINGLY]! & flag) === 0) return
     words[leaf + SINGLY]! &= ~flag
-    this.spare.push(words[leaf + WORDS + block]!)
+    this.spare.push(words[at + 1]!)
   }
 
   /** The lowest number from `from` on that is not held; 2^32 or more when there is none. */
@@ -105,7 +105,7 @@ export class Holders {
   forEach(visit: (n: number, holder: number) => void): void {
     this.held.forEachLeaf((key, leaf) => {
       for (let block = 0; block < 32; block++) {
-        let bits = this.held.words[leaf + BITS + block]!
+        let bits = this.held.words[leaf + PAIRS + 2 * block]!
         while (bits !== 0) {
           const i = Math.clz32(bits)
           bits &= ~(0x80000000 >>> i)
@@ -119,7 +119,7 @@ export class Holders {
   /** Bytes of the bits, and of all that says who the holders are. */
   get bytes(): { bits: number; holders: number } {
     const all = this.held.bytes + this.singles.byteLength
-    const holders = (this.held.words.byteLength * EXTRA) / (LEAF_WORDS + EXTRA) + this.singles.byteLength
+    const holders = this.held.words.byteLength / 2 + this.singles.byteLength
     return { bits: all - holders, holders }
   }
 

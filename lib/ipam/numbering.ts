@@ -1,7 +1,7 @@
 /** Addresses of one pool ↔ their distance from its first address. */
 import { BITS, type Cidr, type Family, firstOf, formatCidr, lastOf, parseIp } from '../base/cidr'
 import { CnmError } from '../base/errors'
-import { type Offset, offset } from './address-set'
+import { NONE, type Offset, offset } from './address-set'
 import { format4, format6, parse4, parse6, toWords, type Words } from './text'
 
 export abstract class Numbering {
@@ -128,6 +128,8 @@ class Numbering6 extends Numbering {
   /** Offset / 2^16 and the text up to the last group, of addresses written and read before: they come in runs. */
   private readonly written: { upper: number; head: string }[] = []
   private readonly read: { upper: number; head: string }[] = []
+  private rareAt: Offset = NONE
+  private rareText = ''
 
   constructor(pool: Cidr) {
     super(pool)
@@ -140,10 +142,19 @@ class Numbering6 extends Numbering {
   }
 
   cidrOf(at: Offset): string {
-    if (!this.hasHead(at)) return this.plain(at) + this.suffix
+    if (!this.hasHead(at)) return this.rare(at)
     const high = (at & 0xffff) >>> 8
     const tail = high === 0 ? this.tails.bare[at & 255]! : HEX[high]! + this.tails.padded[at & 255]!
     return this.headOf(Math.floor(at / 65_536)) + tail
+  }
+
+  /** What ends in a zero group is one address in 65,536, but the first of many ranges. */
+  private rare(at: Offset): string {
+    if (at !== this.rareAt) {
+      this.rareText = this.plain(at) + this.suffix
+      this.rareAt = at
+    }
+    return this.rareText
   }
 
   addressOf(at: Offset): string {
@@ -158,11 +169,12 @@ class Numbering6 extends Numbering {
   }
 
   private headOf(upper: number): string {
-    const known = this.written[upper % HEADS]
+    const slot = upper & (HEADS - 1)
+    const known = this.written[slot]
     if (known !== undefined && known.upper === upper) return known.head
     const head = this.plain(upper * 65_536 + 1).slice(0, -1)
     const entry = { upper, head }
-    this.written[upper % HEADS] = entry
+    this.written[slot] = entry
     if (head.length > 3) this.read[slotOf(head, head.length - 1)] = entry
     return head
   }
