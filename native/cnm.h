@@ -33,6 +33,9 @@ struct cnm_env {
   struct cnm_poller *poller; /* NULL until the first subscription */
   struct cnm_maker *maker;   /* NULL until the first namespace is made */
   napi_ref datagrams;        /* ArrayBuffer that batches of datagrams lie in; NULL until the first socket */
+  int proc;                  /* root of a proc file system of our own, for sysctls; -1 until the first look */
+  uint32_t proc_looks;       /* at sysctls, since it was made */
+  bool proc_refused;         /* one may not have one here */
 };
 
 struct cnm_env *cnm_env(napi_env env);

@@ -3,6 +3,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct cnm_env *cnm_env(napi_env env) {
   void *data = NULL;
@@ -19,9 +20,11 @@ void cnm_export(napi_env env, napi_value exports, const struct cnm_function *fun
 }
 
 static void finalize_env(napi_env env, void *data, void *hint) {
+  struct cnm_env *ending = data;
   (void)env;
   (void)hint;
-  free(data);
+  if (ending->proc >= 0) close(ending->proc);
+  free(ending);
   cnm_thread_detach();
 }
 
@@ -58,6 +61,7 @@ static void start_pool(napi_env env) {
 __attribute__((visibility("default"))) NAPI_MODULE_INIT() {
   struct cnm_env *data = calloc(1, sizeof *data);
   if (data == NULL) return cnm_throw(env, ENOMEM, "malloc");
+  data->proc = -1;
   if (!cnm_thread_attach()) {
     free(data);
     return cnm_throw(env, errno, "open");

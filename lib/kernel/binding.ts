@@ -18,6 +18,8 @@ export interface Binding {
    * `path` null: not bound anywhere.
    */
   createNetns(path: string | null): Promise<{ ns: number; inode: number; route: number }>
+  /** The same on the calling thread. Throws EPERM where that would not be let back home (inside a user namespace). */
+  createNetnsSync(path: string | null): { ns: number; inode: number; route: number }
   /** Bind-mounts the namespace of descriptor `ns` on `path` (file is made). */
   bindNetns(ns: number, path: string): void
   /** umount2(MNT_DETACH) and unlink; ENOENT and "not mounted" are fine. EISDIR for a directory. */
@@ -60,7 +62,7 @@ export interface Binding {
    * One socket, one exchange at a time: the caller serialises. It may close `fd` meanwhile, and re-use `messages`.
    */
   exchange(steps: { fd: number; messages: Uint8Array; count: number }[]): Promise<ExchangeResult[]>
-  /** The same on the calling thread, for a single cheap question. */
+  /** One step of that on the calling thread. */
   exchangeSync(step: { fd: number; messages: Uint8Array; count: number }): ExchangeResult
   /**
    * Joins multicast groups of a netlink family inside the namespace. `onData` gets whole received buffers (several messages

@@ -5,6 +5,7 @@ import type { ErrorCode } from '../base/errors'
 import { type Binding, loadBinding } from './binding'
 import { isNativeError, systemError } from './errors'
 import type { Kernel, Stack, Step } from './kernel'
+import { pace } from './pace'
 import { LinuxStack } from './stack'
 import { transact } from './transact'
 
@@ -71,12 +72,21 @@ export class LinuxKernel implements Kernel {
 
   /** The directory is there, as a rule: made only when it is missing, since asking first costs a journey of its own. */
   private async created(path: string): ReturnType<Binding['createNetns']> {
+    const { binding } = this
+    const away = () => binding.createNetns(path)
+    const either = () => pace.make(() => binding.createNetnsSync(path), away)
     try {
-      return await this.binding.createNetns(path)
+      return await either()
     } catch (error) {
-      if (!isNativeError(error) || Math.abs(error.errno) !== constants.errno.ENOENT) throw error
-      await mkdir(dirname(path), { recursive: true, mode: 0o755 })
-      return this.binding.createNetns(path)
+      switch (isNativeError(error) && Math.abs(error.errno)) {
+        case constants.errno.ENOENT:
+          await mkdir(dirname(path), { recursive: true, mode: 0o755 })
+          return either()
+        case constants.errno.EPERM: // perhaps only the calling thread may not
+          return pace.away(away)
+        default:
+          throw error
+      }
     }
   }
 

@@ -32,6 +32,7 @@ import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
 import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
 import { decodeRule, encodeGetRules } from './netlink/rule'
 import { decodePolicy, decodeState, encodeGetPolicies, encodeGetStates } from './netlink/xfrm'
+import { pace } from './pace'
 import { openSocket } from './socket'
 import { transact } from './transact'
 import { type Line, takeTurn } from './turns'
@@ -358,7 +359,7 @@ export class LinuxStack implements Stack, Line {
     count: number
   }): Promise<ExchangeResult[]> {
     try {
-      return await this.binding.exchange([step])
+      return await pace.away(() => this.binding.exchange([step]))
     } catch (error) {
       throw isNativeError(error) ? systemError(error, 'speak to the kernel (netlink)') : error
     }

@@ -4,9 +4,10 @@ import type { Binding, ExchangeResult } from './binding'
 import { changeError, systemError } from './errors'
 import type { Change, Stack, Step } from './kernel'
 import { Names } from './names'
-import { completions, encodeChange, familyOfChange, isDone } from './netlink/changes'
+import { completions, encodeChange, familyOfChange, isDone, isShort } from './netlink/changes'
 import { decodeLinkIndex, encodeCompletion, encodeGetLink } from './netlink/link'
 import { Messages, Writer } from './netlink/message'
+import { pace } from './pace'
 import type { LinuxStack } from './stack'
 import { takeTurn } from './turns'
 
@@ -54,11 +55,14 @@ class Transaction {
   private readonly names = new Names(stack => this.hold(ours(stack)).descriptor)
   /** A change of the step that could not even be sent, because the kernel knows no link of the name. */
   private unsendable: { step: number; change: number; name: string } | undefined
+  private readonly short: boolean
 
   constructor(
     private readonly binding: Binding,
     private readonly steps: readonly Step[],
-  ) {}
+  ) {
+    this.short = steps.every(({ changes }) => changes.every(isShort))
+  }
 
   /** Keeps the descriptors open until we are done. */
   hold(stack: LinuxStack): LinuxStack {
@@ -213,10 +217,25 @@ class Transaction {
   private async exchange(
     steps: { fd: number; messages: Uint8Array; count: number }[],
   ): Promise<ExchangeResult[]> {
+    const away = () => this.binding.exchange(steps)
     try {
-      return await this.binding.exchange(steps)
+      return await (this.short ? pace.make(() => exchangeHere(this.binding, steps), away) : pace.away(away))
     } catch (error) {
       throw systemError(error, 'speak to the kernel (netlink)')
     }
   }
+}
+
+/** {@link Binding.exchange} on the calling thread. */
+function exchangeHere(
+  binding: Binding,
+  steps: { fd: number; messages: Uint8Array; count: number }[],
+): ExchangeResult[] {
+  const results: ExchangeResult[] = []
+  for (const step of steps) {
+    const result = binding.exchangeSync(step)
+    results.push(result)
+    if (result.errors.some(error => error !== 0)) break
+  }
+  return results
 }

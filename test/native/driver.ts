@@ -99,7 +99,10 @@ async function namespaces(b: Binding, directory: string): Promise<void> {
     string,
   ]
   writeFileSync(plain, '')
-  const [made, unbound] = await Promise.all([b.createNetns(one), b.createNetns(null)])
+  const made = b.createNetnsSync(one)
+  const unbound = await b.createNetns(null)
+  refused('EEXIST', () => b.createNetnsSync(one))
+  refused('ENOENT', () => b.createNetnsSync(join(directory, 'absent', 'x')))
   await refusedLater('EEXIST', () => b.createNetns(one))
   await refusedLater('ENOENT', () => b.createNetns(join(directory, 'absent', 'x')))
   b.bindNetns(made.ns, two)

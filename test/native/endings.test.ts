@@ -256,6 +256,7 @@ describe('processes', () => {
       'rootless',
       `
       try { b.socket(b.openNetns(null), 2, 2, 0) } catch (error) { console.log(error.code, error.syscall) }
+      try { b.createNetnsSync(null) } catch (error) { console.log(error.code, error.syscall) }
       b.createNetns(null).then(async made => {
         console.log((await b.exchange([step(made.route, m.addBridge('br0'))]))[0].errors[0])
         try { b.run(made.ns, () => console.log('inside')) } catch (error) { console.log(error.code, error.syscall) }
@@ -263,6 +264,11 @@ describe('processes', () => {
     `,
       ['unshare', '--user', '--map-root-user'],
     )
-    expect(outcome).toEqual({ code: 0, signal: null, stdout: 'EPERM setns\n0\nEPERM setns\n', stderr: '' })
+    expect(outcome).toEqual({
+      code: 0,
+      signal: null,
+      stdout: 'EPERM setns\nEPERM setns\n0\nEPERM setns\n',
+      stderr: '',
+    })
   })
 })

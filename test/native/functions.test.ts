@@ -65,6 +65,10 @@ beforeAll(async () => {
   b = loadBinding()
   directory = scratch()
   home = here()
+  const first = b.createNetnsSync(null)
+  b.readSysctl(first.ns, 'net/core/somaxconn') // what serves sysctls stays open from then on
+  b.close(first.route)
+  b.close(first.ns)
   before = descriptors()
   net = await b.createNetns(join(directory.path, 'net'))
 })
@@ -103,6 +107,28 @@ describe('namespaces', () => {
     expect(b.run(made.ns, here)).toBe(`net:[${made.inode}]`)
     b.close(made.route)
     b.close(made.ns)
+  })
+
+  test('made on the calling thread it is the same, and the thread is home again', () => {
+    const count = descriptors()
+    const path = join(directory.path, 'sync')
+    const made = b.createNetnsSync(path)
+    expect(here()).toBe(home)
+    expect(statSync(path).ino).toBe(made.inode)
+    expect(b.run(made.ns, here)).toBe(`net:[${made.inode}]`)
+    expect(failure(() => b.createNetnsSync(path))).toMatchObject({ code: 'EEXIST', syscall: 'open' })
+    expect(failure(() => b.createNetnsSync(join(path, 'x')))).toMatchObject({ code: 'ENOTDIR' })
+    const within = b.run(net.ns, () => {
+      const inner = b.createNetnsSync(null)
+      return { inner, where: here() }
+    })
+    expect(within.where).toBe(`net:[${net.inode}]`)
+    for (const { ns, route } of [made, within.inner]) {
+      b.close(route)
+      b.close(ns)
+    }
+    b.removeNetns(path)
+    expect(descriptors()).toBe(count)
   })
 
   test('a failed binding leaves no file', () => {
@@ -385,6 +411,19 @@ describe('subscribe', () => {
 })
 
 describe('sysctls', () => {
+  test('of more namespaces than one proc file system serves are each their own', async () => {
+    const count = descriptors()
+    const many = Array.from({ length: 100 }, () => b.createNetnsSync(null))
+    const key = 'net/ipv6/conf/default/hop_limit'
+    for (const [i, { ns }] of many.entries()) b.writeSysctl(ns, key, String(i + 1))
+    expect(many.map(({ ns }) => Number(b.readSysctl(ns, key)))).toEqual(many.map((_, i) => i + 1))
+    for (const { ns, route } of many) {
+      b.close(route)
+      b.close(ns)
+    }
+    expect(descriptors()).toBe(count)
+  })
+
   test('are those of the namespace', () => {
     const mine = readFileSync('/proc/sys/net/ipv4/ip_default_ttl', 'utf8')
     b.writeSysctl(net.ns, 'net/ipv4/ip_default_ttl', '99')

@@ -110,6 +110,30 @@ export function isDone(change: Change, errno: number): boolean {
   }
 }
 
+/**
+ * Changes that the kernel carries out in tens or hundreds of microseconds. The others wait for a grace period of its own
+ * (a link that goes, goes down or moves) or have not been measured.
+ */
+export function isShort(change: Change): boolean {
+  switch (change.op) {
+    case 'addLink':
+      return change.link.kind === 'veth'
+    case 'setLink':
+      return change.up !== false && change.netns === undefined && change.master === undefined
+    case 'setPort':
+    case 'addAddress':
+    case 'removeAddress':
+    case 'addRoute':
+    case 'replaceRoute':
+    case 'removeRoute':
+    case 'setNeighbour':
+    case 'setFdb':
+      return true
+    default:
+      return false
+  }
+}
+
 /** The change in words, for messages: `add veth vethabc`, `add address 10.0.0.1/24 to eth0`. */
 export function describeChange(change: Change): string {
   switch (change.op) {

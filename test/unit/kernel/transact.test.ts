@@ -13,7 +13,7 @@ const RTM_GETLINK = 18
 function machine(links: Record<string, number>, refuse: (type: number) => number = () => 0) {
   const journeys: number[][] = []
   const closed: number[] = []
-  const exchange = async (steps: { messages: Uint8Array }[]): Promise<ExchangeResult[]> => {
+  const carryOut = (steps: { messages: Uint8Array }[]): ExchangeResult[] => {
     const types: number[] = []
     const results: ExchangeResult[] = []
     for (const step of steps) {
@@ -43,7 +43,9 @@ function machine(links: Record<string, number>, refuse: (type: number) => number
     journeys.push(types)
     return results
   }
-  const binding = { exchange, close: (fd: number) => closed.push(fd) } as unknown as Binding
+  const exchange = async (steps: { messages: Uint8Array }[]) => carryOut(steps)
+  const exchangeSync = (step: { messages: Uint8Array }) => carryOut([step])[0]
+  const binding = { exchange, exchangeSync, close: (fd: number) => closed.push(fd) } as unknown as Binding
   const stack = (fd: number) => new LinuxStack(binding, fd, fd, `/${fd}`, fd + 1)
   return { journeys, closed, stack }
 }
