@@ -3,8 +3,8 @@ import { HttpError } from './errors'
 
 export type Filters = ReadonlyMap<string, readonly string[]>
 
-/** Throws for what is neither form, and for keys that are not among the accepted ones. */
-export function parseFilters(parameter: string | null, accepted: readonly string[]): Filters {
+/** Throws for what is neither form, and for keys that are not among the accepted ones; without those any key will do. */
+export function parseFilters(parameter: string | null, accepted?: readonly string[]): Filters {
   const filters = new Map<string, string[]>()
   if (!parameter) return filters
   let given: unknown
@@ -15,7 +15,7 @@ export function parseFilters(parameter: string | null, accepted: readonly string
   }
   if (typeof given !== 'object' || given === null || Array.isArray(given)) throw invalid('must be an object')
   for (const [key, values] of Object.entries(given)) {
-    if (!accepted.includes(key)) throw new HttpError(400, `invalid filter '${key}'`)
+    if (accepted && !accepted.includes(key)) throw new HttpError(400, `invalid filter '${key}'`)
     filters.set(key, valuesOf(key, values))
   }
   return filters

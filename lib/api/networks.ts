@@ -79,20 +79,23 @@ class NetworkRoutes {
   }
 
   create = async (exchange: Exchange) => {
-    const request = await exchange.json(CreateRequest, 'CreateRequest')
+    const given = await exchange.json(CreateRequest, 'CreateRequest')
+    const request = exchange.olderThan('1.48') ? { ...given, EnableIPv4: undefined } : given
     this.#needsSwarm(request)
     const network = await this.controller.createNetwork(networkInput(request))
     exchange.send(201, { Id: network.id, Warning: '' })
   }
 
   /** Networks that span hosts need a driver that does so; Docker's needs a swarm. */
-  #needsSwarm({ Driver, Scope, Ingress }: CreateRequest): void {
-    if (this.controller.cluster) return
-    if (Driver === 'overlay' || Scope === 'swarm' || Ingress)
-      throw new HttpError(
-        403,
+  #needsSwarm({ Driver, Scope, Ingress, ConfigOnly }: CreateRequest): void {
+    if (this.controller.cluster || ConfigOnly) return
+    const forbidden = (message: string) => new HttpError(403, message)
+    if (Driver === 'overlay')
+      throw forbidden(
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
       )
+    if (Ingress) throw forbidden('Ingress network can only be global scope network')
+    if (Scope === 'swarm') throw forbidden('cannot create a swarm scoped network when swarm is not active')
   }
 
   remove = async (exchange: Exchange) => {
@@ -131,6 +134,7 @@ class NetworkRoutes {
 
   connect = async (exchange: Exchange) => {
     const { Container = '', EndpointConfig = {} } = await exchange.json(ConnectRequest, 'ConnectRequest')
+    refuseNoName(Container)
     const container = await this.containers.resolve(Container)
     if (!container) throw noSuchContainer(Container)
     const network = this.controller.network(exchange.params.id ?? '')
@@ -140,6 +144,7 @@ class NetworkRoutes {
 
   disconnect = async (exchange: Exchange) => {
     const { Container = '', Force = false } = await exchange.json(DisconnectRequest, 'DisconnectRequest')
+    refuseNoName(Container)
     const container = await this.containers.resolve(Container)
     if (!container && !Force) throw noSuchContainer(Container)
     const network = this.controller.network(exchange.params.id ?? '')
@@ -245,9 +250,16 @@ function refuseModes({ networkMode, sandbox }: ContainerRef, network: Network): 
 
 const isDefaultBridge = (network: Network) => network.predefined && network.driver === 'bridge'
 
+/** Throws 400 with one line for each fault. */
 function checkSettings(network: Network, { IPAMConfig, Aliases }: EndpointSettings): void {
   const { IPv4Address, IPv6Address, LinkLocalIPs = [] } = IPAMConfig ?? {}
   const faults: string[] = []
+  if (isDefaultBridge(network)) {
+    if (IPv4Address || IPv6Address)
+      faults.push('user-specified IP address is supported on user-defined networks only')
+    if (Aliases?.some(Boolean))
+      faults.push('network-scoped aliases are only supported for user-defined networks')
+  }
   const given: string[] = []
   for (const [family, text] of [
     [4, IPv4Address],
@@ -259,16 +271,10 @@ function checkSettings(network: Network, { IPAMConfig, Aliases }: EndpointSettin
   }
   for (const text of LinkLocalIPs)
     if (text && !isIpOf(4, text) && !isIpOf(6, text)) faults.push(`invalid link-local IP address: ${text}`)
-  if (faults.length) throw new HttpError(400, `invalid endpoint settings:\n${faults.join('\n')}`)
-  if (isDefaultBridge(network)) {
-    if (given.length)
-      throw new HttpError(400, 'user-specified IP address is supported on user-defined networks only')
-    if (Aliases?.some(Boolean))
-      throw new HttpError(400, 'network-scoped aliases are only supported for user-defined networks')
-  }
   for (const text of given)
     if (!network.ipam.some(({ subnet }) => contains(parseCidr(subnet), parseIp(text))))
-      throw new HttpError(400, `no configured subnet contains IP address ${text}`)
+      faults.push(`no configured subnet contains IP address ${text}`)
+  if (faults.length) throw new HttpError(400, `invalid endpoint settings:\n${faults.join('\n')}`)
 }
 
 function isIpOf(family: 4 | 6, text: string): boolean {
@@ -278,6 +284,10 @@ function isIpOf(family: 4 | 6, text: string): boolean {
   } catch {
     return false
   }
+}
+
+function refuseNoName(container: string): void {
+  if (container === '') throw new HttpError(400, 'invalid name or ID supplied: ""')
 }
 
 /** Read as Go's ParseBool. */

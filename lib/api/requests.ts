@@ -57,6 +57,7 @@ export function networkInput(request: CreateRequest, addressed = true): NetworkI
   const ipv6 = request.EnableIPv6 ?? label(Options, 6) ?? false
   const configs = request.IPAM?.Config ?? []
   if (!ConfigOnly && addressed) checkIpam(configs, ipv6)
+  refuseCombinations(request, from)
   return {
     name: Name,
     driver: Driver || 'bridge',
@@ -77,6 +78,44 @@ export function networkInput(request: CreateRequest, addressed = true): NetworkI
       config: configs.filter(config => isWanted(config, ipv4 !== false, ipv6)).map(ipamConfig),
     },
   }
+}
+
+/** What may not be said together; Docker forbids it, in these words. */
+function refuseCombinations(request: CreateRequest, from: string | undefined): void {
+  const {
+    ConfigOnly,
+    Ingress,
+    Internal,
+    Attachable,
+    Scope,
+    Driver,
+    IPAM,
+    Labels = {},
+    Options = {},
+  } = request
+  const forbidden = (message: string) => new HttpError(403, message)
+  const some = (record: object | undefined) => Object.keys(record ?? {}).length > 0
+  if (ConfigOnly && (Ingress || Internal || Attachable || Scope))
+    throw forbidden(
+      'configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.',
+    )
+  if (ConfigOnly && from !== undefined)
+    throw forbidden('a configuration network cannot depend on another configuration network')
+  const { Driver: ipamDriver = '', Options: ipamOptions, Config = [] } = IPAM ?? {}
+  if (from !== undefined) {
+    const ipam = (ipamDriver !== '' && ipamDriver !== 'default') || some(ipamOptions) || Config.length > 0
+    if (ipam || some(Labels) || request.EnableIPv4 === false || request.EnableIPv6)
+      throw forbidden(
+        'user specified configurations are not supported if the network depends on a configuration network',
+      )
+    if (some(Options))
+      throw forbidden(
+        'network driver options are not supported if the network depends on a configuration network',
+      )
+  }
+  const subnets = (family: 4 | 6) => Config.filter(({ Subnet }) => Subnet && familyOf(Subnet) === family)
+  if ((Driver || 'bridge') === 'bridge' && !ConfigOnly && ([4, 6] as const).some(f => subnets(f).length > 1))
+    throw forbidden("bridge driver doesn't support multiple subnets")
 }
 
 function scopeOf(text: string): 'local' | 'global' | 'swarm' {

@@ -198,6 +198,9 @@ interface Route {
   handler: Handler
 }
 
+/** Docker answers it whatever the path, and says nothing. */
+const ANY_OPTIONS: Pick<Route, 'handler'> = { handler: exchange => exchange.send(200) }
+
 export interface RouterOptions {
   /** Shown in the header Server and in /version. */
   product?: string
@@ -293,7 +296,7 @@ export class Router {
     }
   }
 
-  #find(method: string, path: string): { route: Route; params: Record<string, string> } {
+  #find(method: string, path: string): { route: Pick<Route, 'handler'>; params: Record<string, string> } {
     for (const route of this.#routes) {
       if (route.method !== method) continue
       const match = route.pattern.exec(path)
@@ -303,6 +306,7 @@ export class Router {
           params: Object.fromEntries(route.names.map((name, at) => [name, match[at + 1] ?? ''])),
         }
     }
+    if (method === 'OPTIONS') return { route: ANY_OPTIONS, params: {} }
     throw new HttpError(404, 'page not found')
   }
 

@@ -17,6 +17,9 @@ const TYPES: Record<CnmEventType, true> = {
   'sandbox.create': true,
   'sandbox.update': true,
   'sandbox.delete': true,
+  'service.create': true,
+  'service.update': true,
+  'service.delete': true,
   drift: true,
   'firewall.repaired': true,
   'firewall.problem': true,
@@ -73,6 +76,7 @@ function describe(event: CnmEvent): string {
   if ('sandbox' in event && 'endpoint' in event)
     return `${event.endpoint.name} network=${event.network.name} container=${event.sandbox.containerId}`
   if ('endpoint' in event) return `${event.endpoint.name} network=${event.network.name}`
+  if ('service' in event) return `${event.service.name} network=${event.network.name}`
   if ('sandbox' in event) return event.sandbox.containerId
   if (event.type === 'network.shadowed') return `${event.network.name} ${event.subnet} by ${event.route}`
   if ('network' in event) return `${event.network.name} driver=${event.network.driver}`

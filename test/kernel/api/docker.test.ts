@@ -213,9 +213,13 @@ describe('create', () => {
   })
 
   test.each<[string, string[], RegExp]>([
-    ['--ingress', ['--ingress', 'x'], /This node is not a swarm manager/],
+    ['--ingress', ['--ingress', 'x'], /Ingress network can only be global scope network/],
     ['overlay', ['-d', 'overlay', 'x'], /This node is not a swarm manager/],
-    ['--scope swarm', ['--scope', 'swarm', 'x'], /This node is not a swarm manager/],
+    [
+      '--scope swarm',
+      ['--scope', 'swarm', 'x'],
+      /cannot create a swarm scoped network when swarm is not active/,
+    ],
     ['a driver that is none', ['-d', 'nix', 'x'], /nix/],
     ['predefined', ['bridge'], /operation is not permitted on predefined bridge network/],
     [

@@ -78,11 +78,18 @@ describe('one server', () => {
     ['PATCH', '/networks/bridge'],
     ['DELETE', '/networks'],
     ['POST', '/networks'],
-    ['OPTIONS', '/networks'],
     ['POST', '/_ping'],
   ])('%s %s is no route', async (method, path) => {
     const answer = await ask(method, path)
     expect([answer.status, answer.json]).toEqual([404, { message: 'page not found' }])
+  })
+
+  test('OPTIONS: whatever the path', async () => {
+    for (const path of ['/networks', '/v1.41/nix']) {
+      const answer = await ask('OPTIONS', path)
+      expect([answer.status, answer.text]).toEqual([200, ''])
+    }
+    expect((await ask('OPTIONS', '/v1.99/networks')).status).toBe(400)
   })
 
   describe('bodies', () => {

@@ -116,7 +116,7 @@ describe('refusals', () => {
     ['predefined', { Name: 'host' }, 403, /^operation is not permitted on predefined host network $/],
     ['no such driver', { Name: 'x', Driver: 'nix' }, 404, /nix/],
     ['overlay', { Name: 'x', Driver: 'overlay' }, 403, /^This node is not a swarm manager/],
-    ['ingress', { Name: 'x', Ingress: true }, 403, /^This node is not a swarm manager/],
+    ['ingress', { Name: 'x', Ingress: true }, 403, /^Ingress network can only be global scope network$/],
     ['scope', { Name: 'x', Scope: 'galaxy' }, 400, /^invalid scope "galaxy"/],
     [
       'another host network',
@@ -380,6 +380,7 @@ describe('connect and disconnect', () => {
 
   test.each<[string, string, object, number, RegExp]>([
     ['no container', 'web', { Container: 'nix' }, 404, /^No such container: nix$/],
+    ['no name', 'web', {}, 400, /^invalid name or ID supplied: ""$/],
     ['no network', 'nix', { Container: 'c1' }, 404, /^network nix not found$/],
     [
       'host',
@@ -393,21 +394,21 @@ describe('connect and disconnect', () => {
       'bridge',
       { Container: 'c1', EndpointConfig: { IPAMConfig: { IPv4Address: '172.17.0.9' } } },
       400,
-      /^user-specified IP address is supported on user-defined networks only$/,
+      /^invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only$/,
     ],
     [
       'an alias on the default bridge',
       'bridge',
       { Container: 'c1', EndpointConfig: { Aliases: ['x'] } },
       400,
-      /^network-scoped aliases are only supported for user-defined networks$/,
+      /^invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks$/,
     ],
     [
       'an address outside',
       'web',
       { Container: 'c1', EndpointConfig: { IPAMConfig: { IPv4Address: '10.11.0.1' } } },
       400,
-      /^no configured subnet contains IP address 10\.11\.0\.1$/,
+      /^invalid endpoint settings:\nno configured subnet contains IP address 10\.11\.0\.1$/,
     ],
     [
       'addresses that are none',
