@@ -496,7 +496,10 @@ export class Controller {
             { containerId: shared.containerId, mode: shared.mode },
           )
         // By its full name: a prefix may fit another container later.
-        if (shared) config.mode = `container:${shared.containerId}`
+        if (shared) {
+          config.mode = `container:${shared.containerId}`
+          record.owner = shared.id
+        }
         if (config.mode === 'own') record.key = join(this.runDir, 'netns', id.slice(0, 12))
         else if (config.mode === 'host') record.key = host.path ?? '/proc/1/ns/net'
         undo.push('forget the record', () => store.write({ remove: [{ kind: 'sandbox', id }] }))
@@ -533,12 +536,9 @@ export class Controller {
     },
     sharers: sandbox =>
       this.sandboxes()
-        .filter(({ mode }) => mode === `container:${sandbox.containerId}`)
+        .filter(({ record }) => record.owner === sandbox.id)
         .map(({ containerId }) => containerId),
-    owner: ({ mode }) =>
-      mode.startsWith('container:')
-        ? this.#sandboxesByContainer.get(mode.slice('container:'.length))
-        : undefined,
+    owner: ({ record }) => (record.owner === undefined ? undefined : this.#sandboxes.get(record.owner)),
     servesNames: networkId => {
       const network = this.#networks.get(networkId)
       return network !== undefined && this.#servesNames(network)

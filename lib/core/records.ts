@@ -68,6 +68,8 @@ export interface SandboxRecord {
   config: SandboxOptions
   /** Path of the namespace; absent while `deferred`. */
   key?: string
+  /** Mode `container:ID`: id of the sandbox whose namespace it shares. Another sandbox of that container is another namespace. */
+  owner?: string
   /** Inode of the namespace, to tell it from a later one at the same path. */
   inode?: number
   /** Boot that it was made in. */

@@ -164,8 +164,15 @@ async function restoreSandboxes(
 async function reopen(context: Context, record: SandboxRecord, world: World): Promise<Stack | undefined> {
   const { mode } = record.config
   if (mode === 'host') return context.host
-  if (mode.startsWith('container:'))
-    return world.sandboxes().find(({ containerId }) => mode === `container:${containerId}`)?.stack
+  if (mode.startsWith('container:')) {
+    const owner = world
+      .sandboxes()
+      .find(({ id, containerId }) =>
+        record.owner === undefined ? mode === `container:${containerId}` : id === record.owner,
+      )
+    record.owner ??= owner?.id // earlier versions did not note it
+    return owner?.stack
+  }
   if (!record.key) return undefined
   try {
     const stack = await context.kernel.open(record.key)

@@ -62,6 +62,30 @@ test('what was taken stays taken, and all can go on and end', async () => {
   expect(kernel.snapshot().namespaces).toHaveLength(1)
 })
 
+test('a shared namespace is that sandbox’s, not that of whoever has the container’s name later', async () => {
+  const kernel = new MockKernel()
+  const dataDir = directory()
+  const controller = await open(kernel, { dataDir })
+  const first = await sandboxOf(controller, 'first')
+  await sandboxOf(controller, 'kept', 'container:first')
+  await first.delete({ force: true })
+  const second = await sandboxOf(controller, 'first')
+  await sandboxOf(controller, 'sharer', 'container:first')
+  expect(controller.sandbox('kept').key).toBeUndefined()
+  expect(controller.sandbox('sharer').key).toBe(second.key)
+  await controller.sandbox('sharer').delete()
+  await second.delete()
+  const third = await sandboxOf(controller, 'first')
+  await sandboxOf(controller, 'sharer', 'container:first')
+  await controller.close()
+  const next = await open(kernel, { dataDir })
+  expect(names(next.sandboxes().map(({ containerId }) => ({ name: containerId })))).toEqual([
+    'first',
+    'sharer',
+  ])
+  expect(next.sandbox('sharer').key).toBe(third.key)
+})
+
 test('what was broken meanwhile is mended at the start', async () => {
   const { kernel, controller, again } = await scene()
   const before = anonymous(kernel.snapshot())

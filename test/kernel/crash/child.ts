@@ -88,7 +88,12 @@ function choose(controller: Controller, random: Random): Operation {
       touches: [sandbox.containerId, ...sandbox.endpoints().map(({ network: { name } }) => name)],
       run: () => sandbox.delete({ force: random.chance(0.5) }),
     }
-  return { name: 'delete network', touches: [network.name], run: () => emptyAndDelete(network, random) }
+  return {
+    name: 'delete network',
+    // in whose sandboxes another endpoint may become the way out
+    touches: [network.name, ...network.endpoints().flatMap(each => each.sandbox?.containerId ?? [])],
+    run: () => emptyAndDelete(network, random),
+  }
 }
 
 function createNetwork(controller: Controller, random: Random): Operation {
