@@ -84,6 +84,10 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     undo.push('close the warm sandboxes', () => warm.close())
     if (settings.warmSandboxes) await warm.start()
 
+    // Once for all sandboxes: to begin and end a watch takes longer than the kernel needs for a sandbox.
+    const upstreams = followUpstreams(settings.resolvConf, () => {})
+    undo.push('stop to follow resolv.conf', () => upstreams.close())
+
     const cluster = settings.cluster && openCluster(settings, settings.cluster, events, log)
     if (cluster) undo.push('leave the cluster', () => cluster.close())
     const plugins = new Plugins(settings.pluginDirectories ?? PLUGIN_DIRECTORIES)
@@ -130,6 +134,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
         await warm.close()
         await cluster?.close()
         for (const driver of context.drivers.values()) await driver.close?.()
+        upstreams.close()
         await publisher.close()
         await firewall.stop()
         await store.close()

@@ -1,7 +1,14 @@
 import { readFileSync } from 'node:fs'
 
+let boot: string | undefined
+
 /** Differs after every start of the machine. */
 export function bootId(): string {
+  boot ??= readBootId()
+  return boot
+}
+
+function readBootId(): string {
   try {
     return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
   } catch {
