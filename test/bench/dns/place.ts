@@ -2,13 +2,20 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Stack } from '../../../lib/kernel/kernel'
 import { LinuxKernel } from '../../../lib/kernel/linux'
 
 const exec = promisify(execFile)
+
+/**
+ * Who is measured has one core to itself, all its threads, and who asks the other: so that servers are compared by what they
+ * serve, and not by what is left of the machine. With a single core they share it.
+ */
+export const SERVER_CORE = '0'
+export const LOAD_CORE = availableParallelism() > 1 ? '1' : '0'
 
 /** Inode number of a process's network namespace. */
 function netnsOf(pid: number): number | undefined {
@@ -43,11 +50,13 @@ export class Place {
     const stack = await kernel.create(path)
     for (const address of ['10.88.0.1', '10.88.0.2', '10.88.0.200', '10.88.0.201'])
       await stack.apply([{ op: 'addAddress', link: 'lo', address: `${address}/24` }])
+    await exec('taskset', ['-acp', SERVER_CORE, String(process.pid)]) // our resolver runs in this process
     return new Place(directory, path, stack, kernel)
   }
 
-  start(command: string, ...args: string[]): ChildProcess {
-    const child = spawn('nsenter', [`--net=${this.path}`, command, ...args], {
+  /** `core`: where it runs. */
+  start(core: string, command: string, ...args: string[]): ChildProcess {
+    const child = spawn('taskset', ['-c', core, 'nsenter', `--net=${this.path}`, command, ...args], {
       stdio: 'ignore',
       detached: true,
     })

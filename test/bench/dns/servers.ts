@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { SandboxView, Upstream } from '../../../lib/dns/contract'
 import { openNames, openResolver } from '../../../lib/dns/resolver'
 import type { ListenMode } from '../../../lib/dns/contract'
-import { installed, type Place } from './place'
+import { installed, LOAD_CORE, type Place, SERVER_CORE } from './place'
 
 /** A server of the comparison: where it is asked, and how it is stopped. */
 export interface Contestant {
@@ -71,6 +71,7 @@ export async function ours({ stack }: Place, mode: ListenMode): Promise<Contesta
 /** What knows the outside: dnsmasq, which answers any name under out.test without asking. */
 export async function upstream(place: Place): Promise<Contestant> {
   const child = place.start(
+    LOAD_CORE,
     'dnsmasq',
     ...dnsmasqOptions(UPSTREAM),
     '--no-resolv',
@@ -90,6 +91,7 @@ export async function dnsmasq(place: Place): Promise<Contestant | undefined> {
     Array.from({ length: CONTAINERS }, (_, i) => `${containerAddress(i)} c${i}\n`).join(''),
   )
   const child = place.start(
+    SERVER_CORE,
     'dnsmasq',
     ...dnsmasqOptions(address),
     '--no-hosts',
@@ -114,6 +116,7 @@ export async function aardvark(place: Place): Promise<Contestant | undefined> {
   await writeFile(conf, `nameserver ${UPSTREAM}\n`)
   // It reads /etc/resolv.conf: it gets one of its own.
   const child = place.start(
+    SERVER_CORE,
     'unshare',
     '--mount',
     'sh',
