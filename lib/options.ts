@@ -5,6 +5,7 @@ import type { Backend } from './cluster/contract'
 import { cidr, coded, ip, ipv4, ipv6, linkName, mac, subnet } from './base/parse'
 import type { IpamDriver } from './ipam/contract'
 import type { Driver } from './driver/contract'
+import { DEFAULT_NAME } from './firewall/contract'
 import type { Kernel } from './kernel/kernel'
 import { parseUpstream } from './dns/upstream'
 import { portBinding } from './ports/spec'
@@ -359,7 +360,7 @@ export const ControllerOptions = z
     name: z
       .string()
       .regex(/^[a-z][a-z0-9-]{0,30}$/, 'must be 1-31 lower case letters, digits or "-", a letter first')
-      .default('libcnm'),
+      .default(DEFAULT_NAME),
     /** State that survives: a folder. Memory only when absent. */
     dataDir: z.string().startsWith('/', 'must be an absolute path').optional(),
     /** Namespaces and files of sandboxes. Default /run/NAME. */

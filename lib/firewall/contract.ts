@@ -4,6 +4,9 @@
  */
 import type { Family } from '../base/cidr'
 
+/** Of a controller that is given no name. */
+export const DEFAULT_NAME = 'libcnm'
+
 /** Docker's `com.docker.network.bridge.gateway_mode_ipv4/6`. */
 export type GatewayMode =
   /** Translated on the way out, published ports on the way in, everything else from outside closed. */

@@ -12,6 +12,7 @@ import { type Delta, Model } from './model'
 import type { FirewallParts } from './nftables'
 import { inPath, runProgram } from './program'
 import {
+  chainPrefix,
   compareSaved,
   FAMILIES,
   iptablesRenderer,
@@ -33,10 +34,6 @@ const PERIOD = 30_000
 /** Process ids of our own children that are remembered, so that their changes are not taken for somebody else's. */
 const REMEMBERED = 64
 
-export interface IptablesParts extends FirewallParts {
-  chainPrefix: string
-}
-
 /** Why iptables cannot be used; undefined if it can. */
 export function iptablesProblem(_stack: Stack): CnmError | undefined {
   const absent = Object.values(PROGRAMS)
@@ -53,6 +50,7 @@ export function iptablesProblem(_stack: Stack): CnmError | undefined {
 /** The same firewall for hosts without libnftables: one iptables-restore per family and operation, in Docker's chains. */
 export class IptablesFirewall implements Firewall {
   readonly backend = 'iptables'
+  private readonly prefix: string
   private model: Model
   private readonly forwarding: Forwarding
   private readonly healer: Healer
@@ -63,8 +61,8 @@ export class IptablesFirewall implements Firewall {
   /** What an earlier run left stands until the first change says what should. */
   private adopted = false
 
-  constructor(private readonly parts: IptablesParts) {
-    checkedTable(parts.chainPrefix)
+  constructor(private readonly parts: FirewallParts) {
+    this.prefix = chainPrefix(checkedTable(parts.name))
     this.model = this.newModel()
     this.forwarding = new Forwarding(parts.stack, parts.ipForward)
     this.healer = new Healer({
@@ -83,7 +81,7 @@ export class IptablesFirewall implements Firewall {
   start(): Promise<void> {
     return this.exclusive(async () => {
       const saved = await this.saved(4)
-      this.adopted = saved.has(`filter ${this.parts.chainPrefix}-FORWARD`)
+      this.adopted = saved.has(`filter ${this.prefix}-FORWARD`)
       if (!this.adopted) await this.install()
       this.started = true
       this.healer.start()
@@ -201,7 +199,7 @@ export class IptablesFirewall implements Firewall {
       for (const family of FAMILIES)
         await this.restore(
           family,
-          renderIptablesReset(this.parts.chainPrefix, this.model.items(), await this.saved(family), family, {
+          renderIptablesReset(this.prefix, this.model.items(), await this.saved(family), family, {
             remove: true,
           }),
         )
@@ -210,18 +208,17 @@ export class IptablesFirewall implements Firewall {
   }
 
   private newModel(state?: FirewallChange): Model {
-    const model = new Model(iptablesRenderer(this.parts.chainPrefix))
+    const model = new Model(iptablesRenderer(this.prefix))
     if (state) model.plan(state).commit()
     return model
   }
 
   /** `before`: the items whose rules may be there still. */
   private async install(before = this.model.items()): Promise<void> {
-    const { chainPrefix } = this.parts
     const items = this.model.items()
     for (const family of FAMILIES) {
       const saved = await this.saved(family)
-      await this.restore(family, renderIptablesReset(chainPrefix, items, saved, family, { before }))
+      await this.restore(family, renderIptablesReset(this.prefix, items, saved, family, { before }))
     }
   }
 
@@ -230,7 +227,7 @@ export class IptablesFirewall implements Firewall {
     const problems: FirewallProblem[] = []
     for (const family of FAMILIES) {
       const { lost, strange } = compareSaved(
-        this.parts.chainPrefix,
+        this.prefix,
         this.model.items(),
         await this.saved(family),
         family,

@@ -3,9 +3,17 @@
  * can be compared with what should be. An item is a rule: `set` is `FAMILY TABLE CHAIN`, `value` says at which end of the
  * chain it goes. Pure.
  */
+import { createHash } from 'node:crypto'
 import { familyOf, type Family } from '../base/cidr'
 import { checkedCidr, checkedIp, checkedLink, checkedPort, checkedProtocol } from './check'
-import type { FirewallEndpoint, FirewallLink, FirewallNetwork, Mapping, Protocol } from './contract'
+import {
+  DEFAULT_NAME,
+  type FirewallEndpoint,
+  type FirewallLink,
+  type FirewallNetwork,
+  type Mapping,
+  type Protocol,
+} from './contract'
 import type { Delta, Item, Renderer } from './model'
 import { inspect, outermost } from './render-nft'
 
@@ -18,13 +26,42 @@ export type Table = 'raw' | 'mangle' | 'nat' | 'filter'
 /** The order in which a packet meets them. */
 export const TABLES: Table[] = ['raw', 'mangle', 'nat', 'filter']
 
+const DOCKER = 'DOCKER'
+/** Letters. A chain's name has 28 at most (XT_EXTENSION_MAXNAMELEN), and the longest of ours ends in `-INTERNAL`. */
+const PREFIX_LENGTH = 19
+
+/**
+ * First part of the chains' names: Docker's own for the usual controller, so that tools which know Docker find what they look
+ * for; its name for another one, so that several live side by side.
+ */
+export function chainPrefix(controller: string): string {
+  if (controller === DEFAULT_NAME) return DOCKER
+  if (controller.length <= PREFIX_LENGTH) return controller
+  const digest = createHash('sha256').update(controller).digest('hex').slice(0, 6)
+  return `${controller.slice(0, PREFIX_LENGTH - digest.length - 1)}-${digest}`
+}
+
+/**
+ * Docker's chains let out what comes from their own bridges before anybody behind them is asked where it goes to. So whoever is
+ * not the usual controller drops what must not come into its networks in the table that is asked before, and lets out
+ * at the very end.
+ */
+const beside = (prefix: string): boolean => prefix !== DOCKER
+
 /** Ours in each table; the first is the one that Docker has there too. */
 export function ownChains(prefix: string): Record<Table, string[]> {
   return {
     raw: [],
-    mangle: [],
+    mangle: beside(prefix) ? [prefix] : [],
     nat: [prefix],
-    filter: [prefix, `${prefix}-FORWARD`, `${prefix}-BRIDGE`, `${prefix}-CT`, `${prefix}-INTERNAL`],
+    filter: [
+      prefix,
+      `${prefix}-FORWARD`,
+      `${prefix}-BRIDGE`,
+      `${prefix}-CT`,
+      `${prefix}-INTERNAL`,
+      ...(beside(prefix) ? [`${prefix}-OUT`] : []),
+    ],
   }
 }
 
@@ -47,6 +84,12 @@ export function fixedItems(prefix: string): Item[] {
       set: `${f} nat OUTPUT`,
       ...tail(`${f === 6 ? '! -d ::1/128 ' : ''}-m addrtype --dst-type LOCAL -j ${prefix}`),
     },
+    ...(beside(prefix)
+      ? [
+          { set: `${f} mangle FORWARD`, ...tail(`-j ${prefix}`) },
+          { set: `${f} filter FORWARD`, ...tail(`-j ${prefix}-OUT`) },
+        ]
+      : []),
     { set: `${f} filter FORWARD`, ...head(`-j ${prefix}-FORWARD`) },
     { set: `${f} filter FORWARD`, ...head(`-j ${userChain(prefix)}`) },
     { set: `${f} filter ${prefix}-FORWARD`, ...tail(`-j ${prefix}-CT`) },
@@ -83,6 +126,9 @@ function networkItems(prefix: string, network: FirewallNetwork, f: Family): Item
         ? [`! -d ${checkedCidr(subnet, f)} -i ${link}`, `! -s ${subnet} -o ${link}`]
         : [`-i ${link} ! -o ${link}`, `! -i ${link} -o ${link}`]
     return [
+      ...(beside(prefix) && (network.internal || family)
+        ? [{ set: `${f} mangle ${prefix}`, ...tail(`! -i ${link} -o ${link} -j DROP`) }]
+        : []),
       ...inside.map(match => ({ set: filter('-INTERNAL'), ...head(`${match} -j DROP`) })),
       ...within.filter(() => network.internal || family !== undefined),
       ...(network.icc && family
@@ -102,8 +148,19 @@ function networkItems(prefix: string, network: FirewallNetwork, f: Family): Item
     },
     ...(family.mode === 'routed' ? [{ set: filter(''), ...head(`-o ${link} -p ${ICMP[f]} -j ACCEPT`) }] : []),
     ...within,
-    { set: filter('-FORWARD'), ...tail(`-i ${link}${network.icc ? '' : ` ! -o ${link}`} -j ACCEPT`) },
+    {
+      set: filter(beside(prefix) ? '-OUT' : '-FORWARD'),
+      ...tail(`-i ${link}${network.icc ? '' : ` ! -o ${link}`} -j ACCEPT`),
+    },
   ]
+  if (family.mode === 'routed' && beside(prefix))
+    items.push(
+      { set: `${f} mangle ${prefix}`, ...head(`-o ${link} -p ${ICMP[f]} -j RETURN`) },
+      {
+        set: `${f} mangle ${prefix}`,
+        ...tail(`! -i ${link} -o ${link} -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP`),
+      },
+    )
   if (family.mode === 'routed') return items
   const postrouting = `${f} nat POSTROUTING`
   if (f === 4) {
@@ -156,11 +213,15 @@ function mappingItems(prefix: string, mapping: Mapping, network: FirewallNetwork
   const sources = mapping.allowFrom && outermost(mapping.allowFrom.map(text => checkedCidr(text, f)))
   const from = sources?.map(text => `-s ${text.includes('/') ? text : text + HOST_BITS[f]} `)
   const open = transport(mapping.protocol, mapping.containerPort, size)
-  const opened = (source: string): Item => ({
-    set: `${f} filter ${prefix}`,
-    ...head(`${source}-d ${container}${HOST_BITS[f]} ! -i ${link} -o ${link} ${open} -j ACCEPT`),
+  const opened = (source: string, table = 'filter', target = 'ACCEPT'): Item => ({
+    set: `${f} ${table} ${prefix}`,
+    ...head(`${source}-d ${container}${HOST_BITS[f]} ! -i ${link} -o ${link} ${open} -j ${target}`),
   })
-  if (mode === 'routed') return (from ?? ['']).map(opened)
+  if (mode === 'routed')
+    return (from ?? ['']).flatMap(source => [
+      opened(source),
+      ...(beside(prefix) ? [opened(source, 'mangle', 'RETURN')] : []),
+    ])
   const hostIp = checkedIp(mapping.hostIp, f)
   const at = hostIp === ANY[f] ? '' : `-d ${hostIp}${HOST_BITS[f]} `
   const bracketed = f === 6 ? `[${container}]` : container

@@ -3,11 +3,12 @@ import { CnmError, isCnmError } from '../base/errors'
 import { type Logger, SILENT } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type { Firewall } from './contract'
+import { DEFAULT_NAME, type Firewall } from './contract'
 import { systemBus } from './firewalld'
 import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
 import { NftablesFirewall } from './nftables'
 import { NoFirewall } from './none'
+import { chainPrefix } from './render-iptables'
 import { renderRemoval } from './render-nft'
 
 export type Backend = Firewall['backend']
@@ -15,14 +16,12 @@ export type Backend = Firewall['backend']
 export interface FirewallOptions {
   /** `auto`: nftables if this process and the kernel can, else iptables if its programs are there. */
   backend: Backend | 'auto'
-  /** Of the nftables table; several controllers on one host have several names. Default `libcnm`. */
+  /** Of the nftables table or the iptables chains; several controllers on one host have several names. Default `libcnm`. */
   name?: string
   /** The stack of the host. */
   stack: Stack
   /** May IP forwarding be turned on when a network needs it? Default: yes. */
   ipForward?: boolean
-  /** First part of the names of the iptables chains. Default `DOCKER`: tools that know Docker's chains find them. */
-  chainPrefix?: string
   /**
    * Socket of the bus on which firewalld is looked for. Default: the system bus, if the host is this process's own namespace
    * (another namespace has nothing to do with the firewalld of this one).
@@ -33,11 +32,11 @@ export interface FirewallOptions {
 
 /** Chooses the backend and makes the firewall of a host; `start` puts it to work. Throws ERR_FIREWALL_UNAVAILABLE. */
 export function openFirewall(options: FirewallOptions): Firewall {
-  const { backend, name = 'libcnm', stack, ipForward = true, chainPrefix = 'DOCKER', log = SILENT } = options
+  const { backend, name = DEFAULT_NAME, stack, ipForward = true, log = SILENT } = options
   checkedTable(name)
   const bus =
     options.bus ?? (stack.path === undefined && existsSync(systemBus() ?? '') ? systemBus() : undefined)
-  const parts = { name, stack, ipForward, chainPrefix, log, ...(bus === undefined ? {} : { bus }) }
+  const parts = { name, stack, ipForward, log, ...(bus === undefined ? {} : { bus }) }
   switch (backend) {
     case 'none':
       return new NoFirewall()
@@ -90,7 +89,7 @@ export async function removeFirewall(
   backend: Backend,
   options: Omit<FirewallOptions, 'backend'>,
 ): Promise<void> {
-  const { name = 'libcnm', stack, chainPrefix = 'DOCKER' } = options
+  const { name = DEFAULT_NAME, stack } = options
   if (backend === 'nftables' && !nftablesProblem(stack)) stack.nft(renderRemoval(name))
-  if (backend === 'iptables' && !iptablesProblem(stack)) await removeIptables(stack, chainPrefix)
+  if (backend === 'iptables' && !iptablesProblem(stack)) await removeIptables(stack, chainPrefix(name))
 }
