@@ -1,7 +1,9 @@
 /** The only place where the parts are put together. */
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { CnmError } from './base/errors'
 import { Cluster } from './cluster/cluster'
+import { Keys } from './cluster/keys'
 import type { Backend } from './cluster/contract'
 import type { EtcdOptions } from './cluster/etcd'
 import { ClusterIpamDriver, clusterPools } from './cluster/ipam'
@@ -119,6 +121,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
       drivers: driversOf(settings, plugins, cluster),
       ipam,
       cluster,
+      keys: cluster && new Keys(cluster),
       joinCluster,
       mustBeOpen() {
         if (this.closing) throw new CnmError('ERR_CLOSED', `controller ${settings.name} is closed`)
@@ -247,6 +250,7 @@ function driversOf(settings: ControllerOptions, plugins: Plugins, cluster?: Clus
   const spanning = overlay({
     cluster: cluster && { host: cluster.host, segments: cluster.claims },
     port: settings.cluster?.tunnelPort,
+    mark: markOf(settings.name),
   })
   for (const driver of [
     bridge({ mtu: settings.mtu }),
@@ -260,6 +264,10 @@ function driversOf(settings: ControllerOptions, plugins: Plugins, cluster?: Clus
   for (const driver of settings.drivers) drivers.register(driver)
   return drivers
 }
+
+/** Of packets to be encrypted: another one for each controller of a host. Below 2^31, as some tools print it signed. */
+const markOf = (name: string): number =>
+  createHash('sha256').update(`libcnm mark ${name}`).digest().readUInt32BE() >>> 1 || 1
 
 function ipamOf(
   settings: ControllerOptions,

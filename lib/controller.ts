@@ -94,13 +94,13 @@ export class Controller {
         },
       ],
     })
-    const { cluster } = this.#context
+    const { cluster, keys } = this.#context
     this.#context.waysOut = new WaysOut({
       findNetwork: name => this.#networksByName.get(name),
       makeNetwork: input => this.makeNetwork(input, false),
     })
-    if (cluster)
-      this.#context.spanning = new Spanning(this.#context, cluster, {
+    if (cluster && keys)
+      this.#context.spanning = new Spanning(this.#context, cluster, keys, {
         ...this.#world,
         networkById: id => this.#networks.get(id),
       })
@@ -146,6 +146,7 @@ export class Controller {
         connected: cluster.connected,
         hosts: cluster.all('host').map(({ name, address }) => ({ name, address })),
         forgetHost: name => this.#forgetHost(cluster, name),
+        rotateKeys: () => (this.#context.spanning as Spanning).rotateKeys(),
       }
     )
   }
@@ -699,7 +700,7 @@ export class Controller {
       const failures = remove ? await this.#removeAll() : []
       this.#context.closing = true
       await this.#context.locks.idle()
-      await this.#context.spanning?.idle()
+      await this.#context.spanning?.close()
       this.#drift.stop()
       for (const listener of this.#listeners) await listener.close()
       await this.#context.reaper.settle()
@@ -770,6 +771,11 @@ export interface ClusterView {
   readonly hosts: { name: string; address: string }[]
   /** Frees the addresses of a host that will not come back. Throws ERR_CLUSTER_HOST while it lives. */
   forgetHost(name: string): Promise<number>
+  /**
+   * Changes the key of encrypted networks (made if there is none) without loss; done by itself every `cluster.keyLifetime`
+   * seconds. Resolves to the new key's number, when all hosts send with it. Throws ERR_CLUSTER_CONFLICT naming those that do not.
+   */
+  rotateKeys(): Promise<number>
 }
 
 const CLOSE = z.strictObject({ remove: z.boolean().default(false) })

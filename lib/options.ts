@@ -452,6 +452,8 @@ export const ControllerOptions = z
         timeout: z.number().int().min(100).max(60_000).default(5_000),
         /** UDP port of VXLAN; the same on all hosts. */
         tunnelPort: z.number().int().min(1).max(65535).default(4789),
+        /** Seconds after which the keys of encrypted networks are changed. */
+        keyLifetime: z.number().int().min(1).max(2_592_000).default(43_200),
         /** Cut into subnets for networks that ask for none. Default: 10.0.0.0/8 in /24, and a unique local /48. */
         addressPools: z.array(addressPool).optional(),
       })

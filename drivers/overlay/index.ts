@@ -4,9 +4,10 @@ import { randomHex } from '../../lib/base/ids'
 import type { ClusterHost, Segments } from '../../lib/cluster/contract'
 import type { Attachment, Driver, EndpointSpec, JoinRequest, NetworkSpec } from '../../lib/driver/contract'
 import type { RouteSpec } from '../../lib/kernel/kernel'
+import { protect, tested } from './encryption'
 import { guard } from './guard'
 import { LABELS, OverlayData, OverlayOptions } from './options'
-import { dataOf, mtuFor, type Network, prune, reach, settle } from './tunnel'
+import { bridgeOf, dataOf, mtuFor, type Network, prune, reach, settle } from './tunnel'
 
 /** IANA's, for VXLAN (RFC 7348). */
 const PORT = 4789
@@ -16,13 +17,18 @@ export interface OverlaySettings {
   cluster?: { host: ClusterHost; segments: Segments }
   /** UDP port of the tunnels; the same on all hosts. */
   port?: number
+  /** Firewall mark of what is to be encrypted, and number of what IPsec has for it: this controller's own on its host. */
+  mark?: number
 }
+
+/** 32 bits, as a netlink attribute holds them. */
+const MARK = 0xc17a_77ed
 
 /**
  * A network that spans hosts: on each host a bridge and a VXLAN tunnel, an endpoint a veth pair as with the bridge driver.
  * Where endpoints of other hosts are is told by the cluster: nothing is learned from packets.
  */
-export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<OverlayOptions> {
+export function overlay({ cluster, port = PORT, mark = MARK }: OverlaySettings = {}): Driver<OverlayOptions> {
   const needed = () => {
     if (cluster) return cluster
     throw new CnmError(
@@ -38,7 +44,8 @@ export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<
     async createNetwork(spec, host) {
       const { host: self, segments } = needed()
       validate(spec)
-      const mtu = spec.options.mtu ?? (await mtuFor(self.address, host))
+      const { encrypted } = spec.options
+      const mtu = spec.options.mtu ?? (await mtuFor(self.address, host, encrypted))
       if (spec.ipv6 && mtu < 1280)
         throw new CnmError(
           'ERR_INVALID_CONFIG',
@@ -46,7 +53,7 @@ export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<
           { mtu },
         )
       const vni = await segments.take(spec.id, spec.options.id)
-      return { state: { mtu, data: { vni, port } } }
+      return { state: { mtu, data: { vni, port } }, ...(encrypted && { plan: tested(self.address) }) }
     },
     async deleteNetwork(network) {
       await needed().segments.giveBack(network.spec.id, dataOf(network).vni)
@@ -64,10 +71,20 @@ export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<
     spanning: {
       data: OverlayData,
       gatewayBridge: true,
-      settle: (network, host) => settle(network, needed().host.address, host),
+      async settle(network, host) {
+        const { address } = needed().host
+        const plan = await settle(network, address, host)
+        return network.spec.options.encrypted ? tested(address, plan) : plan
+      },
+      link: bridgeOf,
       reach,
       prune,
-      guard,
+      guard: (table, networks, ends) => guard(table, networks, ends, mark),
+      encryption: {
+        of: ({ spec }) => spec.options.encrypted,
+        reqid: mark,
+        protect: (networks, remotes, ring) => protect(networks, needed().host.address, remotes, ring, mark),
+      },
       async reclaim(network) {
         await needed().segments.take(network.spec.id, dataOf(network).vni)
       },
@@ -75,14 +92,9 @@ export function overlay({ cluster, port = PORT }: OverlaySettings = {}): Driver<
   }
 }
 
-function validate({ name, pools, options }: NetworkSpec<OverlayOptions>): void {
+function validate({ name, pools }: NetworkSpec<OverlayOptions>): void {
   if (pools.length === 0)
     throw new CnmError('ERR_INVALID_CONFIG', `network ${name}: IPv4 or IPv6 must be enabled`)
-  if (options.encrypted)
-    throw new CnmError(
-      'ERR_UNSUPPORTED',
-      `network ${name}: encrypted overlay networks are not there yet; protect the underlay instead (WireGuard, IPsec)`,
-    )
 }
 
 function join(network: Network, endpoint: EndpointSpec, request: JoinRequest): Attachment {

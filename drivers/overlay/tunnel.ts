@@ -6,6 +6,9 @@ import type { DriverNetwork, HostView, Peer, Plan } from '../../lib/driver/contr
 import type { Change } from '../../lib/kernel/kernel'
 import type { OverlayData, OverlayOptions } from './options'
 
+/** What ESP adds: 8 of header, 8 of nonce, 16 of integrity check; the payload, with 2 of trailer, in words of 4 bytes. */
+const mtuInside = (left: number, tunnel: number): number => Math.floor((left - 32) / 4) * 4 - 2 - tunnel
+
 export type Network = DriverNetwork<OverlayOptions>
 
 /** Interface names have at most 15 characters. */
@@ -31,19 +34,19 @@ async function underlayOf(vtep: string, host: HostView): Promise<{ name: string;
   return link
 }
 
-export async function mtuFor(vtep: string, host: HostView): Promise<number> {
-  return (await underlayOf(vtep, host)).mtu - overheadOf(vtep)
+/** The most that a network's packets may have, bytes. */
+export async function mtuFor(vtep: string, host: HostView, encrypted: boolean): Promise<number> {
+  const { mtu } = await underlayOf(vtep, host)
+  if (!encrypted) return mtu - overheadOf(vtep)
+  const header = vtep.includes(':') ? 40 : 20
+  return mtuInside(mtu - header, overheadOf(vtep) - header)
 }
 
 /**
  * Nothing is learned and nothing is flooded: the tunnel answers for addresses that it knows (`proxy`: ARP and ND), sends
  * frames where the forwarding database says, and drops the rest.
  */
-export async function settle(
-  network: Network,
-  vtep: string,
-  host: HostView,
-): Promise<{ link: string; plan: Plan }> {
+export async function settle(network: Network, vtep: string, host: HostView): Promise<Plan> {
   const [bridge, tunnel] = [bridgeOf(network), tunnelOf(network)]
   const { vni, port } = dataOf(network)
   await underlayOf(vtep, host)
@@ -89,18 +92,15 @@ export async function settle(
   ]
   const knowsIpv6 = host.sysctl('net/ipv6/conf/all/disable_ipv6') !== undefined
   return {
-    link: bridge,
-    plan: {
-      changes,
-      // The host itself is not on the network. The tunnel needs IPv6 to answer for neighbours, but no address.
-      sysctls: knowsIpv6
-        ? {
-            [`net/ipv6/conf/${bridge}/disable_ipv6`]: '1',
-            [`net/ipv6/conf/${tunnel}/disable_ipv6`]: network.spec.ipv6 ? '0' : '1',
-          }
-        : {},
-      undo: away,
-    },
+    changes,
+    // The host itself is not on the network. The tunnel needs IPv6 to answer for neighbours, but no address.
+    sysctls: knowsIpv6
+      ? {
+          [`net/ipv6/conf/${bridge}/disable_ipv6`]: '1',
+          [`net/ipv6/conf/${tunnel}/disable_ipv6`]: network.spec.ipv6 ? '0' : '1',
+        }
+      : {},
+    undo: away,
   }
 }
 

@@ -119,8 +119,9 @@ export class Mirror {
 
 /** The id that a record says it has. */
 export function idOf<K extends ClusterKind>(kind: K, value: RecordOf<K>): string | undefined {
-  const record = value as Partial<Record<'id' | 'name' | 'networkId', string>>
+  const record = value as Partial<Record<'id' | 'name' | 'networkId' | 'host', string>>
   if (kind === 'host') return record.name
+  if (kind === 'receipt') return record.host
   if (kind === 'endpoint' || kind === 'service') return `${record.networkId}/${record.id}`
   if (kind === 'key') return undefined
   return record.id

@@ -101,14 +101,24 @@ export const ServiceRecord = z.object({
 })
 export type ServiceRecord = z.output<typeof ServiceRecord>
 
-/** Keys of encrypted networks: id KEYRING, the newest last. */
+/** Keys of encrypted networks: id `ring`, the newest last. Belongs to no host. */
 export const KeyRecord = z.object({
-  /** Hexadecimal: 16 bytes of AES and 4 of salt (RFC 4106). */
-  keys: z.array(z.object({ tag: z.number().int().min(1), key: z.string().regex(/^[0-9a-f]{40}$/) })).min(1),
+  /** Hexadecimal, 32 bytes: keys of each direction between two hosts are derived from it. */
+  keys: z.array(z.object({ tag: z.number().int().min(1), key: z.string().regex(/^[0-9a-f]{64}$/) })).min(1),
   /** Tag of the one that packets are sent with. */
   primary: z.number().int(),
 })
 export type KeyRecord = z.output<typeof KeyRecord>
+
+/** How far a host is with the keys; goes with the host. Id: its name. */
+export const KeyReceipt = z.object({
+  host: name,
+  /** It has everything to receive with keys up to this tag. */
+  received: z.number().int(),
+  /** It sends with this one. */
+  sent: z.number().int(),
+})
+export type KeyReceipt = z.output<typeof KeyReceipt>
 
 interface Kind {
   version: number
@@ -122,6 +132,7 @@ export const KINDS = {
   endpoint: { version: 1, schema: EndpointRecord },
   service: { version: 1, schema: ServiceRecord },
   key: { version: 1, schema: KeyRecord },
+  receipt: { version: 1, schema: KeyReceipt },
 } as const satisfies Record<string, Kind>
 
 export type ClusterKind = keyof typeof KINDS

@@ -68,6 +68,7 @@ export async function check(context: Context, world: World): Promise<Difference[
   for (const problem of await context.firewall.check())
     if (problem.kind === 'missing')
       found.push({ kind: 'firewall', problem: 'missing', message: problem.message, fix: { by: 'firewall' } })
+  found.push(...((await context.spanning?.check()) ?? []))
   found.push(...(await findStrays(context, world, host)))
   return found
 }

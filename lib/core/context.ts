@@ -19,6 +19,7 @@ import type { ControllerOptions } from '../options'
 import type { PortPublisher } from '../ports/contract'
 import type { Store } from '../store/contract'
 import type { Cluster } from '../cluster/cluster'
+import type { Keys } from '../cluster/keys'
 import type { Events } from './events'
 import type { Reaper } from './reaper'
 import type { Services } from './services'
@@ -59,6 +60,8 @@ export interface Context {
   readonly log: Logger
   /** This host's place in a cluster. */
   readonly cluster?: Cluster
+  /** Of encrypted networks; there when {@link cluster} is. */
+  readonly keys?: Keys
   /** Networks that span hosts; there when {@link cluster} is, from the controller's start on. */
   spanning?: Spanning
   /** The stored state is back: global addresses are from now on asked of the cluster. */

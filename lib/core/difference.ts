@@ -14,6 +14,7 @@ export interface Difference {
     | 'file'
     | 'resolver'
     | 'services'
+    | 'encryption'
     | 'stray'
   problem: 'missing' | 'wrong' | 'unwanted'
   /** In words. */
@@ -43,6 +44,8 @@ export type Fix =
   | { by: 'resolver' }
   /** The rules of the sandbox's services are made anew. */
   | { by: 'services' }
+  /** Rules, states and policies of encrypted networks. */
+  | { by: 'encryption' }
   /** A namespace that belongs to nobody is let go. */
   | { by: 'unbind'; path: string }
   /** The namespace is gone: the sandbox can only be deleted. */

@@ -60,6 +60,8 @@ export async function repair(
       await mend(difference, () => sandboxes.get(difference.sandboxId as string)?.repairServices())
   const wall = found.find(({ fix }) => fix.by === 'firewall')
   if (wall) await mend(wall, () => context.firewall.repair())
+  const plain = found.find(({ fix }) => fix.by === 'encryption')
+  if (plain) await mend(plain, () => context.spanning?.repair())
   await mend({ message: 'what belongs to nobody' }, () => sweepStrays(context, world))
   // A link that went down, or lost an address, has lost its routes as well: look once more for those.
   if (found.some(({ fix, kind }) => fix.by === 'changes' && (kind === 'link' || kind === 'address')))

@@ -7,14 +7,17 @@ import { CnmError } from '../base/errors'
 import type { Undo } from '../base/undo'
 import type { ClusterChange } from '../cluster/mirror'
 import type { Cluster } from '../cluster/cluster'
+import type { Keys } from '../cluster/keys'
 import type { EndpointRecord as RemoteEndpoint, NetworkDefinition } from '../cluster/records'
-import type { Driver, Peer, Spanning as SpanningDriver } from '../driver/contract'
+import type { Driver, DriverNetwork, Peer, Spanning as SpanningDriver } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
 import type { Change } from '../kernel/kernel'
 import type { Network } from '../network'
 import { NetworkOptions } from '../options'
 import type { Sandbox } from '../sandbox'
 import { applyLeniently, type Context } from './context'
+import type { Difference } from './difference'
+import { Encryption } from './encryption'
 import { dnsNames } from './names'
 import type { NetworkRecord } from './records'
 
@@ -30,20 +33,41 @@ interface Presence {
   readonly applied: Map<string, RemoteEndpoint>
   /** The kernel may know more than `applied`, from before a restart. */
   unknown: boolean
+  /** Of the hosts that these are on, and of those that are just being made reachable. */
+  ends: Set<string>
 }
+
+/** Milliseconds between two looks at the age of the keys, at most. */
+const LONGEST_LOOK = 60_000
 
 export class Spanning {
   readonly #context: Context
   readonly #cluster: Cluster
   readonly #world: SpanningWorld
   readonly #present = new Map<string, Presence>()
+  readonly #keys: Keys
+  /** Of the driver that has encrypted networks. */
+  readonly #encryption: Encryption | undefined
+  readonly #look: NodeJS.Timeout | undefined
   #following: Promise<unknown> = Promise.resolve()
   #settled = false
+  /** The rules that guard tunnels may be there. */
+  #guarded = false
 
-  constructor(context: Context, cluster: Cluster, world: SpanningWorld) {
+  constructor(context: Context, cluster: Cluster, keys: Keys, world: SpanningWorld) {
     this.#context = context
     this.#cluster = cluster
     this.#world = world
+    this.#keys = keys
+    const driver = [...context.drivers.values()].find(({ spanning }) => spanning?.encryption)?.spanning
+    if (driver?.encryption) {
+      this.#encryption = new Encryption(context, keys, driver.encryption, () => this.#needs(driver))
+      const lifetime = 1000 * (context.settings.cluster?.keyLifetime ?? 0)
+      this.#look = setInterval(
+        () => void this.#renewKeys(lifetime).catch((error: unknown) => this.#report(error)),
+        Math.min(LONGEST_LOOK, lifetime / 4),
+      ).unref()
+    }
     cluster.onChange(changes => this.#follow(changes))
     context.events.on('cluster.connected', () => this.#connected())
     context.events.on('firewall.repaired', () => this.#guard())
@@ -53,6 +77,7 @@ export class Spanning {
 
   /** Makes the network known to all hosts. Throws ERR_NETWORK_EXISTS, ERR_CLUSTER_UNAVAILABLE. */
   async define(record: NetworkRecord, undo: Undo): Promise<void> {
+    if (await this.#isSecret(record)) await this.#keys.ensure()
     undo.push('undefine it', () => this.#undefine(record))
     if (await this.#define(record)) return
     throw new CnmError(
@@ -247,35 +272,41 @@ export class Spanning {
     if (this.#present.has(network.id)) return
     const { host } = this.#context
     const driver = spanningOf(network)
-    const { link, plan } = await driver.settle(network.forDriver, host)
+    const plan = await driver.settle(network.forDriver, host)
+    const secret = this.#isSecretHere(network)
     try {
       await host.apply(plan.changes ?? [])
       if (plan.sysctls) host.setSysctls(plan.sysctls)
-      this.#expect(network, link)
-      this.#present.set(network.id, { applied: new Map(), unknown: false })
+      this.#expect(network, driver.link(network.forDriver))
+      this.#present.set(network.id, { applied: new Map(), unknown: false, ends: new Set() })
+      if (secret) this.#guard({ strictly: true })
       await this.#sync(network)
     } catch (error) {
       this.#present.delete(network.id)
       this.#expect(network, undefined)
       await applyLeniently(host, plan.undo ?? [])
+      if (secret) await this.#relax()
       throw error
     }
   }
 
   /**
    * Tunnels take in what comes from hosts of the cluster only. Of all networks, since what a container here writes may be
-   * meant for a network of other hosts. Not before the hosts are known, nor without nftables.
+   * meant for a network of other hosts. Not before the hosts are known, nor without nftables; except for encrypted
+   * networks, which are nothing without it. `strictly`: throws when it cannot be.
    */
-  #guard(): void {
+  #guard({ strictly = false } = {}): void {
     const { host, firewall, name, log } = this.#context
     const ends = this.#cluster.all('host').map(({ address }) => address)
-    if (firewall.backend !== 'nftables' || ends.length === 0) return
+    const all = firewall.backend === 'nftables'
+    if (ends.length === 0 || (!all && !this.#hasSecrets && !this.#guarded)) return
     const drivers = new Map<SpanningDriver, Network[]>()
     for (const driver of this.#context.drivers.values()) if (driver.spanning) drivers.set(driver.spanning, [])
     for (const network of this.#world.networks()) {
       const { spanning } = network.implementation
-      if (spanning) drivers.get(spanning)?.push(network)
+      if (spanning && (all || this.#isSecretHere(network))) drivers.get(spanning)?.push(network)
     }
+    this.#guarded = all || this.#hasSecrets
     for (const [driver, networks] of drivers)
       try {
         const text = driver.guard?.(
@@ -285,6 +316,7 @@ export class Spanning {
         )
         if (text) host.nft(text)
       } catch (error) {
+        if (strictly) throw error
         log.warn('the tunnels cannot be guarded against packets from elsewhere', { error })
       }
   }
@@ -304,8 +336,9 @@ export class Spanning {
     for (const id of presence.applied.keys()) names.removeEndpoint(network.id, id)
     this.#expect(network, undefined)
     try {
-      const { plan } = await spanningOf(network).settle(network.forDriver, host)
+      const plan = await spanningOf(network).settle(network.forDriver, host)
       await applyLeniently(host, plan.undo ?? [])
+      if (this.#isSecretHere(network)) await this.#relax()
     } catch (error) {
       log.warn(`this host's part of network ${network.name} could not be removed`, { error })
     }
@@ -344,6 +377,8 @@ export class Spanning {
         if (network) await this.#vanish(network)
       } else if (change.kind === 'host') {
         this.#tellHost(change)
+      } else if (change.kind === 'key') {
+        await this.#rekey()
       } else if (change.kind === 'endpoint') {
         const { networkId, id } = (change.after ?? change.before) as RemoteEndpoint
         touched.set(networkId, (touched.get(networkId) ?? new Set()).add(id))
@@ -396,7 +431,11 @@ export class Spanning {
       if (before) gone.push(...driver.reach(network.forDriver, before).undo)
       if (after) changes.push(...driver.reach(network.forDriver, after).changes)
     }
+    const secret = this.#isSecretHere(network)
     if (gone.length) await applyLeniently(host, gone)
+    // Encrypted before it is reachable.
+    if (secret) for (const { vtep } of wanted.values()) presence.ends.add(vtep)
+    if (secret && changes.length) await this.#encryption?.follow()
     if (changes.length) await host.apply(changes)
     for (const id of concerned) {
       const after = wanted.get(id)
@@ -408,6 +447,103 @@ export class Spanning {
       await applyLeniently(host, await driver.prune(network.forDriver, host, [...applied.values()]))
       presence.unknown = false
     }
+    if (secret) {
+      const before = presence.ends
+      presence.ends = new Set([...applied.values()].map(({ vtep }) => vtep))
+      if (before.size !== presence.ends.size || !ids) await this.#encryption?.follow()
+    }
+  }
+
+  /* ------------------------------------------------------------------ encrypted networks */
+
+  async #isSecret(record: NetworkRecord): Promise<boolean> {
+    const { spanning } = await this.#context.drivers.get(record.driver)
+    return spanning?.encryption?.of({ spec: { options: record.driverOptions } } as DriverNetwork) ?? false
+  }
+
+  #isSecretHere(network: Network): boolean {
+    return network.implementation.spanning?.encryption?.of(network.forDriver) ?? false
+  }
+
+  get #hasSecrets(): boolean {
+    return this.#secrets().length > 0
+  }
+
+  /** Encrypted networks that this host has a part of. */
+  #secrets(): Network[] {
+    return [...this.#present.keys()]
+      .flatMap(id => this.#world.networkById(id) ?? [])
+      .filter(network => this.#isSecretHere(network))
+  }
+
+  #needs(driver: SpanningDriver) {
+    const networks = this.#secrets().filter(({ implementation }) => implementation.spanning === driver)
+    const present = networks.map(({ id }) => this.#present.get(id) as Presence)
+    const remotes = new Set(present.flatMap(({ ends }) => [...ends]))
+    return {
+      networks: networks.map(({ forDriver }) => forDriver),
+      remotes: [...remotes],
+      complete: present.every(({ unknown }) => !unknown),
+    }
+  }
+
+  /** An encrypted network has no part here any more. */
+  async #relax(): Promise<void> {
+    this.#guard()
+    await this.#encryption?.follow().catch((error: unknown) => this.#encryption?.report(error))
+  }
+
+  /** The keys have changed, or are known at last: then networks whose ends could not be made reachable are looked at, too. */
+  async #rekey(): Promise<void> {
+    try {
+      await this.#encryption?.follow()
+      for (const { id } of this.#secrets())
+        await this.#context.locks.run(`presence ${id}`, async () => {
+          const network = this.#world.networkById(id)
+          if (network) await this.#sync(network)
+        })
+    } catch (error) {
+      this.#encryption?.report(error)
+    }
+  }
+
+  /** Keys that have served long, or a state that has served much. */
+  async #renewKeys(lifetime: number): Promise<void> {
+    if (!this.#keys.ring || !this.#cluster.connected) return
+    const old = this.#keys.isFirst && this.#keys.age > lifetime
+    if (old || (await this.#encryption?.worn())) await this.#keys.begin()
+  }
+
+  /** See {@link Keys.rotate}. */
+  rotateKeys(): Promise<number> {
+    return this.#keys.rotate()
+  }
+
+  async check(): Promise<Difference[]> {
+    const found = (await this.#encryption?.check()) ?? []
+    if (this.#hasSecrets && !this.#isGuarded())
+      found.push({
+        kind: 'encryption',
+        problem: 'missing',
+        message: `the host lacks table ${this.#context.name}-tunnels, which keeps plain packets of encrypted networks off`,
+        fix: { by: 'encryption' },
+      })
+    return found
+  }
+
+  #isGuarded(): boolean {
+    // A model of the kernel keeps rules as text, and lists none.
+    if (this.#context.kernel.simulated) return true
+    try {
+      return this.#context.host.nft('list tables inet').includes(`${this.#context.name}-tunnels`)
+    } catch {
+      return false
+    }
+  }
+
+  async repair(): Promise<void> {
+    this.#guard({ strictly: true })
+    await this.#encryption?.follow()
   }
 
   #name(network: Network, id: string, endpoint: RemoteEndpoint | undefined): void {
@@ -435,8 +571,8 @@ export class Spanning {
     for (const network of this.#world.networks()) {
       if (!network.implementation.spanning) continue
       const joined = network.endpoints().filter(({ sandbox }) => sandbox !== undefined)
-      if (joined.length) this.#present.set(network.id, { applied: new Map(), unknown: true })
-      else this.#expect(network, undefined)
+      if (joined.length) this.#present.set(network.id, { applied: new Map(), unknown: true, ends: new Set() })
+      this.#expect(network, joined.length ? spanningOf(network).link(network.forDriver) : undefined)
       for (const endpoint of joined) this.changed(endpoint)
     }
   }
@@ -451,14 +587,23 @@ export class Spanning {
           if (network.implementation.spanning && !this.#cluster.get('network', network.id))
             await this.#vanish(network)
         this.#guard()
+        if (this.#hasSecrets) await this.#keys.ensure()
         if (!first) return
         await this.#cluster.claims.sweep(this.#cluster.all('network'))
+        this.#encryption?.distrust()
         for (const id of this.#present.keys()) {
           const network = this.#world.networkById(id)
           if (network) await this.#context.locks.run(`presence ${id}`, () => this.#sync(network))
         }
+        await this.#encryption?.follow()
       })
       .catch((error: unknown) => this.#report(error))
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#look)
+    await this.idle()
+    this.#encryption?.close()
   }
 
   /** Until what the mirror has told so far is in the kernel. */

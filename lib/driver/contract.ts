@@ -7,7 +7,7 @@
 import type { z } from 'zod'
 import type { Family } from '../base/cidr'
 import type { FirewallNetwork, GatewayMode } from '../firewall/contract'
-import type { Change, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
+import type { Change, IpsecPolicy, IpsecState, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
 
 /** What a driver may ask about the host. */
 export type HostView = Pick<
@@ -176,6 +176,29 @@ export interface Peer {
   vtep: string
 }
 
+/** Keys that all hosts of a cluster have, hexadecimal. Received with each, sent with the primary one. */
+export interface KeyRing {
+  keys: { tag: number; key: string }[]
+  /** Its tag. */
+  primary: number
+}
+
+/** What a kernel must have so that packets between hosts are encrypted. */
+export interface Protection {
+  states: IpsecState[]
+  policies: IpsecPolicy[]
+}
+
+/** Networks whose packets are encrypted between hosts. */
+export interface Encryption<O = unknown> {
+  /** Is it one of these? */
+  of(network: DriverNetwork<O>): boolean
+  /** States and policies with it are ours. */
+  readonly reqid: number
+  /** Between this host and the others (addresses where their tunnels end), for the networks that it has a part of. */
+  protect(networks: DriverNetwork<O>[], remotes: string[], ring: KeyRing): Protection
+}
+
 /**
  * Networks that span the hosts of a cluster. One host creates them; every other one is told, and makes its part when the
  * first endpoint joins there. The core keeps what a host needs to reach endpoints elsewhere.
@@ -186,16 +209,19 @@ export interface Spanning<O = unknown> {
   /** Sandboxes get a second interface, the way out, unless the network is internal. */
   readonly gatewayBridge: boolean
   /** What is on this host while endpoints are joined here: the plan before the first, its `undo` after the last. */
-  settle(network: DriverNetwork<O>, host: HostView): Promise<{ link: string; plan: Plan }>
+  settle(network: DriverNetwork<O>, host: HostView): Promise<Plan>
+  /** The link that stands for it there. */
+  link(network: DriverNetwork<O>): string
   /** How an endpoint elsewhere is reached. May be carried out again. */
   reach(network: DriverNetwork<O>, peer: Peer): { changes: Change[]; undo: Change[] }
   /** Removes what leads to none of the peers. */
   prune(network: DriverNetwork<O>, host: HostView, peers: Peer[]): Promise<Change[]>
   /**
    * nftables text that leaves the host's networks of this driver open to its tunnels alone: `ends` are the addresses of all
-   * hosts. One transaction, which replaces what an earlier one made; no networks: it only removes that.
+   * hosts; networks with `state.link` have their part here. One transaction, which replaces what an earlier one made; no networks: it only removes that.
    */
   guard?(table: string, networks: DriverNetwork<O>[], ends: string[]): string
+  readonly encryption?: Encryption<O>
   /** Takes again, from a store that lost it, what the network has of it. */
   reclaim(network: DriverNetwork<O>): Promise<void>
 }

@@ -116,7 +116,7 @@ export class Underlay {
         endpoints: [line.endpoint],
         host: { name, address: addresses[this.#family] },
         lease,
-        timeout: 2_000,
+        timeout: 4_000,
       },
     }
     const controller = await Controller.open(all)

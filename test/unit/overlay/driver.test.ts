@@ -33,13 +33,14 @@ test('a peer: where its frames go, and who answers for its addresses; undone in 
 })
 
 test('the guard: one rule a port, all networks of it, all ends; nothing but its removal without networks', () => {
-  expect(guard('cnm-tunnels', [], ['192.0.2.1'])).toBe(
+  expect(guard('cnm-tunnels', [], ['192.0.2.1'], 7)).toBe(
     'table inet cnm-tunnels\ndelete table inet cnm-tunnels\n',
   )
   const text = guard(
     'cnm-tunnels',
     [network(4096), network(4097), network(9, 8472)],
     ['192.0.2.1', '2001:db8::1'],
+    7,
   )
   expect(text).toContain('udp dport 4789 @th,96,24 { 4096, 4097 } goto known')
   expect(text).toContain('udp dport 8472 @th,96,24 { 9 } ip6 daddr @ends6 drop')
