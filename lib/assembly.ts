@@ -39,6 +39,7 @@ import { host as hostDriver } from '../drivers/host'
 import { ipvlan } from '../drivers/ipvlan'
 import { macvlan } from '../drivers/macvlan'
 import { nullDriver } from '../drivers/null'
+import { dhcpIpam } from '../drivers/ipam/dhcp'
 import { NullIpamDriver } from '../drivers/ipam/null'
 import { overlay } from '../drivers/overlay'
 import { loadDriver, loadIpamDriver } from '../drivers/remote'
@@ -93,7 +94,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
     const cluster = settings.cluster && openCluster(settings, settings.cluster, events, log)
     if (cluster) undo.push('leave the cluster', () => cluster.close())
     const plugins = new Plugins(settings.pluginDirectories ?? PLUGIN_DIRECTORIES)
-    const { registry: ipam, joinCluster } = ipamOf(settings, plugins, cluster)
+    const { registry: ipam, joinCluster } = ipamOf(settings, host, plugins, cluster)
     const context: Context = {
       name: settings.name,
       settings,
@@ -136,7 +137,7 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
         await reaper.settle()
         await warm.close()
         await cluster?.close()
-        for (const driver of context.drivers.values()) await driver.close?.()
+        for (const driver of [...context.drivers.values(), ...ipam.values()]) await driver.close?.()
         upstreams.close()
         await publisher.close()
         await firewall.stop()
@@ -271,6 +272,7 @@ const markOf = (name: string): number =>
 
 function ipamOf(
   settings: ControllerOptions,
+  host: Stack,
   plugins: Plugins,
   cluster?: Cluster,
 ): { registry: Registry<IpamDriver>; joinCluster?: () => void } {
@@ -283,6 +285,7 @@ function ipamOf(
   const shared = cluster && new ClusterIpamDriver({ cluster, local, pools })
   registry.register(shared ?? local, true)
   registry.register(new NullIpamDriver(), true)
+  registry.register(dhcpIpam(host), true)
   for (const driver of settings.ipamDrivers) registry.register(driver)
   return { registry, joinCluster: shared && (() => shared.restored()) }
 }

@@ -14,6 +14,7 @@ import { check } from './core/check'
 import { repair, sweepStrays } from './core/repair'
 import { DriftWatch } from './core/drift'
 import { customRecords } from './core/names'
+import { followLent, mustBorrow } from './core/lent'
 import { createPredefined } from './core/predefined'
 import { marked } from './core/mark'
 import type { NetworkRecord, SandboxRecord } from './core/records'
@@ -108,6 +109,7 @@ export class Controller {
       ...this.#world,
       networkById: id => this.#networks.get(id),
     })
+    for (const driver of this.#context.ipam.values()) followLent(this.#context, this.#world, driver)
     await restore(this.#context, records, this.#world)
     if (cluster) await this.#enterCluster(cluster)
     await this.#drift.start()
@@ -251,6 +253,8 @@ export class Controller {
     const { state, plan } = config.configOnly
       ? { state: {}, plan: undefined }
       : await driver.createNetwork({ ...spec, pools }, host, siblings)
+    if (pools.length && (await this.#context.ipam.get(config.ipam.driver)).capabilities.lends)
+      mustBorrow(driver, state.link)
     if (plan?.sysctls) state.sysctls = plan.sysctls
     const record: NetworkRecord = {
       id: spec.id,
@@ -589,6 +593,7 @@ export class Controller {
 
   registerIpamDriver(driver: IpamDriver): void {
     this.#context.ipam.register(driver)
+    followLent(this.#context, this.#world, driver)
   }
 
   /** Names of what is registered. */

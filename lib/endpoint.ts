@@ -5,6 +5,7 @@ import { atomically } from './base/undo'
 import type { Context } from './core/context'
 import { type EndpointRecord, endpointSpec } from './core/records'
 import { wayOutOf } from './core/ways-out'
+import type { AddressChange } from './ipam/contract'
 import type { Network } from './network'
 import { JoinOptions, type JoinInput, weight } from './options'
 import type { PortBinding, PublishedPort } from './ports/contract'
@@ -305,6 +306,29 @@ export class Endpoint {
       }),
     )
     this.tellUpdate()
+  }
+
+  /** @internal The IPAM driver tells of an address that is lent. Routes and MTU that differ now are drift: `repair()` sets them. */
+  async addressChanged({ what, address, settings, state, reason = '' }: AddressChange): Promise<void> {
+    await this.#exclusively(async () => {
+      const held = Object.values(this.#record.addresses).find(each => each.address === address)
+      if (this.#gone || this.#context.closing || !held) return
+      const before = JSON.stringify(held.settings)
+      Object.assign(held, { settings, state })
+      await this.save()
+      if (before !== JSON.stringify(settings)) {
+        await this.sandbox?.refreshResolver()
+        this.tellUpdate()
+      }
+    })
+    if (what === 'renewed' && !reason) return
+    this.#context.events.emit({
+      type: what === 'lost' ? 'address.lost' : 'address.regained',
+      network: this.#networkRef(),
+      endpoint: { id: this.id, name: this.name },
+      address,
+      reason,
+    })
   }
 
   /** @internal */

@@ -335,11 +335,13 @@ export class Network {
         // a random one is only for a driver that needs a MAC: else it would replace the one that a sticky name has
         mac: record.config.mac ?? (capabilities.requiresMac ? record.mac : undefined),
         name: record.name,
+        link: this.link,
       },
       undo,
     )
     if (!answer) return
-    record.addresses[family] = { address: answer.address, poolId: answer.poolId }
+    const { address, poolId, settings, state } = answer
+    record.addresses[family] = { address, poolId, ...(settings && { settings }), ...(state && { state }) }
     if (answer.mac && !record.config.mac) record.mac = answer.mac
   }
 

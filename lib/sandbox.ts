@@ -269,7 +269,7 @@ export class Sandbox {
     await this.#exclusively(async () => this.#services.restore())
   }
 
-  /** @internal A network changed how it resolves. */
+  /** @internal A network, or what came with an address, changed how it resolves. */
   async refreshResolver(): Promise<void> {
     if (!this.#in.gone) await this.#names.refresh()
   }

@@ -1,5 +1,5 @@
 /*
- * UDP sockets served in batches: what has come is read by one recvmmsg(2) into memory that JavaScript sees, JavaScript
+ * UDP and packet sockets served in batches: what has come is read by one recvmmsg(2) into memory that JavaScript sees, JavaScript
  * writes its answers beside it, and one sendmmsg(2) sends them. All on the event loop's own thread, nothing is allocated
  * on the way.
  *
@@ -7,6 +7,7 @@
  */
 #include "cnm.h"
 
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 #define BATCH 64
 /* Bytes of one datagram; what is longer is cut. */
 #define SLOT 4096
-/* A struct sockaddr_in or sockaddr_in6. */
+/* A struct sockaddr_in, sockaddr_ll or (the largest) sockaddr_in6. */
 #define SOURCE (sizeof(struct sockaddr_in6))
 
 /* Slot i of `said` answers slot i of `heard`; a length of 0 says nothing. */
@@ -103,6 +104,7 @@ static int receive(int fd, struct memory *memory) {
 static socklen_t source_size(const uint8_t *source) {
   sa_family_t family;
   memcpy(&family, source, sizeof family);
+  if (family == AF_PACKET) return sizeof(struct sockaddr_ll);
   return family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 
@@ -276,15 +278,16 @@ static bool make_handle(napi_env env, struct holder *holder, int fd, napi_value 
          napi_wrap(env, *handle, holder, forget_holder, NULL, NULL) == napi_ok;
 }
 
-static bool is_udp(int fd, struct cnm_failure *failure) {
-  int type = 0;
+static bool is_datagram(int fd, struct cnm_failure *failure) {
+  int type = 0, domain = 0;
   socklen_t size = sizeof type;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
+      getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
     *failure = (struct cnm_failure){errno, "getsockopt"};
     return false;
   }
   *failure = (struct cnm_failure){EPROTOTYPE, "getsockopt"};
-  return type == SOCK_DGRAM;
+  return type == SOCK_DGRAM || (domain == AF_PACKET && type == SOCK_RAW);
 }
 
 static napi_value datagrams(napi_env env, napi_callback_info info) {
@@ -298,7 +301,7 @@ static napi_value datagrams(napi_env env, napi_callback_info info) {
     napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "onHeard: function expected");
     return NULL;
   }
-  if (!is_udp(fd, &failure)) return cnm_throw(env, failure.number, failure.syscall);
+  if (!is_datagram(fd, &failure)) return cnm_throw(env, failure.number, failure.syscall);
   struct datagrams *socket = calloc(1, sizeof *socket);
   struct holder *holder = calloc(1, sizeof *holder);
   failure = (struct cnm_failure){ENOMEM, "malloc"};

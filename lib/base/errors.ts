@@ -80,6 +80,10 @@ export const ERRORS = {
     kind: 'unavailable',
     next: 'the IPAM driver answered against its contract; report it to its author',
   },
+  ERR_LEASE: {
+    kind: 'unavailable',
+    next: 'see that a DHCP server answers on the link that the message names, and has free addresses',
+  },
   ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or set ipam.force' },
   // kernel
   ERR_KERNEL: { kind: 'kernel', next: 'see details.errno and the message of the kernel' },

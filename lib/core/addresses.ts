@@ -32,7 +32,7 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
   const { ipam: settings } = wanted.config
   const driver = await context.ipam.get(settings.driver)
   const configs = (family: 4 | 6) => settings.config.filter(config => familyOfConfig(config) === family)
-  const used = await lookAround(context, wanted.ownLinks)
+  const used = driver.capabilities.lends ? [] : await lookAround(context, wanted.ownLinks)
   const pools: PoolRecord[] = []
   for (const family of [4, 6] as const) {
     if (!(family === 4 ? wanted.ipv4 : wanted.ipv6)) continue
@@ -45,7 +45,7 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
       subnets: settings.config.flatMap(({ subnet }) => subnet ?? []),
       used,
       force: settings.force,
-      skipGateway: wanted.skipGateway.includes(family),
+      skipGateway: driver.capabilities.lends || wanted.skipGateway.includes(family),
       reserves: wanted.reserves,
     })
     undo.push(`release the IPv${family} pools`, () => release(driver, allocated, wanted.id))

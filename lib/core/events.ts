@@ -35,6 +35,17 @@ export type CnmEvent = { time: number } & (
       service: { id: string; name: string }
     }
   | { type: 'sandbox.create' | 'sandbox.update' | 'sandbox.delete'; sandbox: SandboxRef }
+  /**
+   * An address that is only lent (by a DHCP server) is not ours any more, though the interface still has it: make the endpoint
+   * anew. `regained`: it is ours again after all.
+   */
+  | {
+      type: 'address.lost' | 'address.regained'
+      network: NetworkRef
+      endpoint: EndpointRef
+      address: string
+      reason: string
+    }
   /** The kernel no longer is as it should be; `repair()` mends it. */
   | { type: 'drift'; differences: Difference[] }
   /** The firewall was changed by somebody else, or cannot do what it should. */

@@ -26,14 +26,16 @@ export function equip(
 ): Change[] {
   if (!attachment.interface) return []
   const { arrives, mac, mtu } = attachment.interface
+  const { settings = {} } = endpoint
   const changes: Change[] = []
   if (arrives === 'moved' && (mac || mtu)) changes.push({ op: 'setLink', link: interfaceName, mac, mtu })
+  if (settings.mtu !== undefined) changes.push({ op: 'setLink', link: interfaceName, mtu: settings.mtu })
   for (const address of addressesOf(endpoint, attachment))
     changes.push({ op: 'addAddress', link: interfaceName, address })
   for (const address of endpoint.linkLocal)
     changes.push({ op: 'addAddress', link: interfaceName, address, scope: 'link' })
   changes.push({ op: 'setLink', link: interfaceName, up: true })
-  for (const route of [...(attachment.routes ?? []), ...options.routes])
+  for (const route of [...(attachment.routes ?? []), ...(settings.routes ?? []), ...options.routes])
     changes.push({ op: 'addRoute', route: isUnicast(route) ? { ...route, link: interfaceName } : route })
   for (const { address, mac: neighbour } of attachment.neighbours ?? [])
     if (address && neighbour)

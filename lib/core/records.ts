@@ -1,6 +1,7 @@
 /** What is stored of each noun: the state as it should be. After a restart the kernel is brought to it. */
 import type { Family } from '../base/cidr'
 import type { Attachment, EndpointSpec, NetworkPool, NetworkState } from '../driver/contract'
+import type { AddressSettings } from '../ipam/contract'
 import type { EndpointOptions, JoinOptions, NetworkOptions, SandboxOptions } from '../options'
 import type { PublishedPort } from '../ports/contract'
 
@@ -36,6 +37,16 @@ export interface NetworkRecord {
   deleting: boolean
 }
 
+export interface AddressRecord {
+  /** ADDRESS/LENGTH */
+  address: string
+  /** The pool that it is from. */
+  poolId: string
+  /** As the IPAM driver answered last. */
+  settings?: AddressSettings
+  state?: Record<string, unknown>
+}
+
 export interface EndpointRecord {
   id: string
   networkId: string
@@ -44,8 +55,7 @@ export interface EndpointRecord {
   config: EndpointOptions
   driverOptions: Record<string, unknown>
   mac: string
-  /** ADDRESS/LENGTH and the pool that it is from. */
-  addresses: Partial<Record<Family, { address: string; poolId: string }>>
+  addresses: Partial<Record<Family, AddressRecord>>
   data?: Record<string, unknown>
   /** The service whose task it is, and its share of the new flows. */
   task?: { serviceId: string; weight: number }
@@ -86,7 +96,14 @@ export function endpointSpec(record: EndpointRecord): EndpointSpec {
     ipv4: record.addresses[4]?.address,
     ipv6: record.addresses[6]?.address,
     linkLocal: record.config.linkLocal.map(address => `${address}/${address.includes(':') ? 64 : 16}`),
+    settings: settingsOf(record),
     options: record.driverOptions,
     data: record.data,
   }
+}
+
+/** What the addresses of an endpoint come with; those of IPv4 first. */
+function settingsOf({ addresses }: EndpointRecord): AddressSettings | undefined {
+  const [four, six] = [addresses[4]?.settings, addresses[6]?.settings]
+  return four && six ? { ...six, ...four } : (four ?? six)
 }

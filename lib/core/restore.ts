@@ -246,13 +246,16 @@ async function replayAddresses(context: Context, network: Network, record: Endpo
   if (!ipam.capabilities.requiresReplay) return
   for (const held of Object.values(record.addresses)) {
     if (!held.poolId) continue
-    await ipam.requestAddress(held.poolId, {
+    const { settings, state } = await ipam.requestAddress(held.poolId, {
       address: held.address.replace(/\/.*/, ''),
       owner: record.id,
       purpose: 'endpoint',
       name: record.name,
       mac: record.mac,
+      link: network.link,
+      state: held.state,
     })
+    Object.assign(held, settings && { settings }, state && { state })
   }
 }
 

@@ -35,7 +35,7 @@ export const schemas = {
       name: z.string(),
       config: loose,
       mac: z.string(),
-      addresses: z.record(z.string(), z.object({ address: z.string(), poolId: z.string() })),
+      addresses: z.record(z.string(), z.looseObject({ address: z.string(), poolId: z.string() })),
       join: z
         .looseObject({ sandboxId: id, options: loose, interfaceName: z.string(), published: z.array(loose) })
         .optional(),

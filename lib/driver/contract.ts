@@ -8,6 +8,8 @@ import type { z } from 'zod'
 import type { Family } from '../base/cidr'
 import type { FirewallNetwork, GatewayMode } from '../firewall/contract'
 import type { Change, IpsecPolicy, IpsecState, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
+import type { AddressSettings } from '../ipam/contract'
+import type { Change, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
 
 /** What a driver may ask about the host. */
 export type HostView = Pick<
@@ -95,6 +97,8 @@ export interface EndpointSpec {
   ipv4?: string
   ipv6?: string
   linkLocal: string[]
+  /** What its addresses come with (a DHCP server says so). The core sees to it. */
+  settings?: AddressSettings
   /** Output of the driver's endpointOptions schema. */
   options: Record<string, unknown>
   /** What the driver's createEndpoint answered. */

@@ -1,7 +1,7 @@
 /**
  * The contract between the core and whoever manages addresses. Plain data in, plain data out: an IPAM driver never
- * calls back. Two drivers are built in (`default`, `null`); third parties register theirs and prove it with
- * `ipamSuite` of `libcnm/testing`.
+ * calls back, but for telling what became of addresses that are only lent ({@link IpamDriver.watch}). Built in are
+ * `default`, `null` and `dhcp`; third parties register theirs and prove it with `ipamSuite` of `libcnm/testing`.
  *
  * A *space* is a set of pools that do not overlap; a *pool* is one subnet; a *subpool* is the part of it that addresses
  * are chosen from; an *owner* is the id of the endpoint that holds an address (of the network, for its gateway and
@@ -33,6 +33,10 @@ export interface IpamDriver {
   releaseAddress(poolId: string, address: string, owner: string): Promise<void>
   /** How full the pool is. Optional. */
   status?(poolId: string): Promise<PoolStatus>
+  /** Called once, before anything is asked: `listener` is told what becomes of addresses. It does not throw. */
+  watch?(listener: (change: AddressChange) => void): void
+  /** Lets go of sockets and timers. Addresses stay taken. */
+  close?(): Promise<void>
 }
 
 export interface IpamCapabilities {
@@ -40,6 +44,37 @@ export interface IpamCapabilities {
   requiresMac: boolean
   /** Keeps nothing across restarts: the core asks again for every pool and address that it knows, explicitly. */
   requiresReplay: boolean
+  /**
+   * The addresses are those of a network that is there without us, and lent by it. So the host's own routes to a subnet are no
+   * conflict, no gateway is chosen, and the network driver must have a link on the host and a MAC for each endpoint.
+   */
+  lends?: boolean
+}
+
+/** What an address comes with, where it is not ours to choose: for the interface that bears it, and for its sandbox. */
+export interface AddressSettings {
+  /** Used where the network driver names none. */
+  gateway?: string
+  /** Apart from the default route. No gateway: on the link. */
+  routes?: { destination: string; gateway?: string }[]
+  /** Bytes. */
+  mtu?: number
+  /** Used where neither the user nor the sandbox names any. */
+  dns?: { servers: string[]; search: string[] }
+}
+
+/** An address that is lent: `renewed` (it may come with other settings now, or be ours again), or `lost`. */
+export interface AddressChange {
+  what: 'renewed' | 'lost'
+  /** Of the request. */
+  owner: string
+  /** ADDRESS/LEN */
+  address: string
+  settings: AddressSettings
+  /** Replaces {@link AddressAnswer.state}. */
+  state: Record<string, unknown>
+  /** Why it is lost, or that it was. */
+  reason?: string
 }
 
 export interface AddressSpaces {
@@ -79,6 +114,10 @@ export interface AddressRequest {
   /** Name of the endpoint: the key of stickiness. */
   name?: string
   options?: Record<string, string>
+  /** The network's interface on the host. */
+  link?: string
+  /** When an address is asked for again after a restart: {@link AddressAnswer.state} as last known. */
+  state?: Record<string, unknown>
 }
 
 export interface AddressAnswer {
@@ -87,6 +126,9 @@ export interface AddressAnswer {
   /** The MAC that goes with the address (stickiness); the caller uses it unless the user gave one. */
   mac?: string
   data: Record<string, string>
+  settings?: AddressSettings
+  /** The driver's own, plain data: kept with the address, and handed back after a restart. */
+  state?: Record<string, unknown>
 }
 
 export interface PoolStatus {

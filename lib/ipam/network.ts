@@ -320,7 +320,7 @@ async function takeAddress(
   const request = { owner, purpose, ...(wanted !== undefined && { address: wanted }) }
   const { address } = await driver.requestAddress(poolId, request)
   if (address === '') {
-    if (pool.length === 0 && wanted === undefined) return ''
+    if ((pool.length === 0 || driver.capabilities.lends) && wanted === undefined) return ''
     throw broken(driver, `gave no address for ${purpose} ${wanted ?? ''} of pool ${poolId}`)
   }
   const given = addressOf(address)

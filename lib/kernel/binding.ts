@@ -43,7 +43,7 @@ export interface Binding {
 
   /* datagrams */
   /**
-   * Serves a bound UDP socket in batches, on the event loop's own thread: calls `onHeard` with the number of datagrams that
+   * Serves a bound UDP or packet socket in batches, on the event loop's own thread: calls `onHeard` with the number of datagrams that
    * came (64 at most), and when it returns, sends its answers. Takes over the descriptor, unless it throws (EPROTOTYPE: not
    * a datagram socket). Does not keep the process alive. What `onHeard` throws is an uncaught exception. Missing in older
    * builds of the addon.

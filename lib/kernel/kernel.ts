@@ -80,6 +80,13 @@ export interface Stack {
    */
   serveDatagrams?(fd: number, onHeard: (count: number) => void): Datagrams
 
+  /**
+   * Sends and hears whole Ethernet frames on a link, from under the link's own use of them (an AF_PACKET socket): `hear` gets
+   * what the filter accepts, also what passes to or from others. The frame is the listener's own. Absent: this kernel carries
+   * none. Throws ERR_KERNEL, ERR_LINK_NOT_FOUND.
+   */
+  openPackets?(options: PacketOptions, hear: (frame: Uint8Array) => void): Packets
+
   /** Runs nftables commands as one transaction; returns what they print. Throws ERR_KERNEL with libnftables' message. */
   nft(commands: string): string
   /**
@@ -150,6 +157,22 @@ export interface ElementChange {
 }
 
 export type Verdict = { verdict: 'accept' | 'drop' } | { verdict: 'goto'; chain: string }
+
+export interface PacketOptions {
+  /** Index of the link. */
+  link: number
+  /** A classic BPF program (linux/filter.h) over the frame, Ethernet header first: code, jt, jf, k of each instruction. */
+  filter: readonly (readonly [code: number, jt: number, jf: number, k: number])[]
+  /** The link hears what is for other MAC addresses too, as long as this is open. */
+  promiscuous?: boolean
+}
+
+export interface Packets {
+  /** What the link cannot take (it is down, its queue is full) is lost, as on any wire. */
+  send(frame: Uint8Array): void
+  /** Again: does nothing. */
+  close(): void
+}
 
 export interface ConntrackFilter {
   family: Family

@@ -1,7 +1,7 @@
 import { familyOf, ipBytes } from '../base/cidr'
 import type { Binding } from './binding'
 import { systemError } from './errors'
-import type { SocketOptions } from './kernel'
+import type { PacketOptions, SocketOptions } from './kernel'
 import { AF_INET, AF_INET6 } from './netlink/constants'
 
 // linux/in.h, linux/in6.h, asm-generic/socket.h
@@ -65,16 +65,25 @@ export function openSocket(binding: Binding, ns: number, options: SocketOptions)
   }
 }
 
+/** The socket only reserves its port: "return 0". */
+const dropAll = (binding: Binding, fd: number): void => attachFilter(binding, fd, [[BPF_RET_K, 0, 0, 0]])
+
 /**
- * A classic BPF program of one instruction, "return 0", as the socket's filter. The option takes a struct sock_fprog, which
- * holds a pointer to the program; ref-napi writes that. The kernel copies both before it returns.
+ * A classic BPF program (struct sock_filter each: u16 code, u8 jt, u8 jf, u32 k) as the socket's filter. The option takes a
+ * struct sock_fprog, which holds a pointer to the program; ref-napi writes that. The kernel copies both before it returns.
  */
-function dropAll(binding: Binding, fd: number): void {
+export function attachFilter(binding: Binding, fd: number, filter: PacketOptions['filter']): void {
   const ref = require('ref-napi') as { writePointer(buffer: Buffer, offset: number, to: Buffer): void }
-  const program = Buffer.alloc(8) // struct sock_filter: u16 code, u8 jt, u8 jf, u32 k
-  new Uint16Array(program.buffer, program.byteOffset, 1)[0] = BPF_RET_K
+  const program = Buffer.alloc(8 * filter.length)
+  for (const [at, [code, jt, jf, k]] of filter.entries()) {
+    const instruction = program.subarray(8 * at)
+    new Uint16Array(program.buffer, instruction.byteOffset, 1)[0] = code
+    instruction[2] = jt
+    instruction[3] = jf
+    new Uint32Array(program.buffer, instruction.byteOffset + 4, 1)[0] = k
+  }
   const header = Buffer.alloc(16)
-  new Uint16Array(header.buffer, header.byteOffset, 1)[0] = 1 // instructions
+  new Uint16Array(header.buffer, header.byteOffset, 1)[0] = filter.length
   ref.writePointer(header, 8, program)
   binding.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, header)
 }

@@ -14,6 +14,8 @@ import type {
   KernelEvent,
   Link,
   Neighbour,
+  PacketOptions,
+  Packets,
   Route,
   Rule,
   SocketOptions,
@@ -33,6 +35,7 @@ import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
 import { decodeRule, encodeGetRules } from './netlink/rule'
 import { decodePolicy, decodeState, encodeGetPolicies, encodeGetStates } from './netlink/xfrm'
 import { pace } from './pace'
+import { openPackets } from './packets'
 import { openSocket } from './socket'
 import { transact } from './transact'
 import { type Line, takeTurn } from './turns'
@@ -231,6 +234,11 @@ export class LinuxStack implements Stack, Line {
         }
       })
     )
+  }
+
+  openPackets(options: PacketOptions, hear: (frame: Uint8Array) => void): Packets {
+    this.use()
+    return openPackets(this.binding, this.ns, options, hear)
   }
 
   nft(commands: string): string {

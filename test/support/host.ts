@@ -96,6 +96,11 @@ export class TestHost {
     return stack
   }
 
+  /** Done at the end, the last one first. */
+  atEnd(act: () => unknown): void {
+    this.cleanup.push(act)
+  }
+
   async open(options: Exclude<ControllerInput, undefined> = {}): Promise<Controller> {
     const controller = await Controller.open({
       kernel: this.kernel,
@@ -163,14 +168,7 @@ export class TestHost {
   /** Answers TCP connections and datagrams with the address that they come from. */
   async serve(where: Stack, port: number): Promise<void> {
     for (const address of ['0.0.0.0', '::']) {
-      const server: Server = createServer(socket => {
-        this.track(socket)
-        socket.on('error', () => {})
-        socket.end(`${socket.remoteAddress}`)
-      })
-      this.track({ destroy: () => server.close() })
-      const fd = where.openSocket({ type: 'tcp', address, port, listen: 16 })
-      await new Promise<void>(resolve => server.listen({ fd }, resolve))
+      await this.serveStream('tcp', where, address, port)
       const udp: UdpSocket = createSocket(address === '::' ? 'udp6' : 'udp4')
       udp.on('error', () => {})
       udp.on('message', (_, peer) => udp.send(peer.address, peer.port, peer.address))
@@ -181,9 +179,45 @@ export class TestHost {
     }
   }
 
+  /** As {@link serve}, over SCTP. */
+  async serveSctp(where: Stack, port: number): Promise<void> {
+    for (const address of ['0.0.0.0', '::']) await this.serveStream('sctp', where, address, port)
+  }
+
+  private async serveStream(
+    type: 'tcp' | 'sctp',
+    where: Stack,
+    address: string,
+    port: number,
+  ): Promise<void> {
+    const server: Server = createServer(socket => {
+      this.track(socket)
+      socket.on('error', () => {})
+      socket.end(`${socket.remoteAddress}`)
+    })
+    this.track({ destroy: () => server.close() })
+    const fd = where.openSocket({ type, address, port, listen: 16 })
+    await new Promise<void>(resolve => server.listen({ fd }, resolve))
+  }
+
   /** The address that the server saw; `closed` when nothing comes back. */
   tcp(from: Stack, address: string, port: number, patience = PATIENCE): Promise<string> {
-    const fd = from.openSocket({ type: 'tcp', address: address.includes(':') ? '::' : '0.0.0.0', port: 0 })
+    return this.stream('tcp', from, address, port, patience)
+  }
+
+  /** SCTP of one stream is used like TCP. */
+  sctp(from: Stack, address: string, port: number, patience = PATIENCE): Promise<string> {
+    return this.stream('sctp', from, address, port, patience)
+  }
+
+  private stream(
+    type: 'tcp' | 'sctp',
+    from: Stack,
+    address: string,
+    port: number,
+    patience: number,
+  ): Promise<string> {
+    const fd = from.openSocket({ type, address: address.includes(':') ? '::' : '0.0.0.0', port: 0 })
     const socket = new Socket({ fd, manualStart: true } as ConstructorParameters<typeof Socket>[0])
     this.track(socket)
     return new Promise(resolve => {

@@ -104,18 +104,22 @@ export class SandboxNames {
   }
 
   writeFiles(): void {
+    this.files?.setDns(this.#dns)
     this.files?.setLinks(this.#links().map(link => linkHosts(describeLink(link, () => []))))
     const resolver = this.#in.mode === 'host' ? 'host' : this.resolver ? 'embedded' : 'legacy'
     this.files?.write(resolver, this.#in.context.hasIpv6) // ::1 is there on every loopback
   }
 
-  /** The sandbox's own DNS settings, else the controller's. */
+  /** The sandbox's own DNS settings, else those that came with an address, else the controller's. */
   get #dns(): SandboxOptions['dns'] {
     const { dns } = this.#in.record.config
     const { settings } = this.#in.context
+    const lent = this.#wayOut.ranked().flatMap(({ spec }) => spec.settings?.dns ?? [])
+    const first = (what: 'servers' | 'search') =>
+      [dns, ...lent].find(each => each[what].length)?.[what] ?? settings.dns[what]
     return {
-      servers: dns.servers.length ? dns.servers : settings.dns.servers,
-      search: dns.search.length ? dns.search : settings.dns.search,
+      servers: first('servers'),
+      search: first('search'),
       options: dns.options.length ? dns.options : settings.dns.options,
     }
   }

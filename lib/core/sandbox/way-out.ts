@@ -90,7 +90,9 @@ export class WayOut {
   #gatewaysOf(attachment: Attachment, endpointId: string): Partial<Record<Family, string>> {
     const endpoint = this.#in.endpoints.get(endpointId) as Endpoint
     const families = new Set(addressesOf(endpoint.spec, attachment).map(familyOf))
-    const { 4: four, 6: six } = attachment.gateways ?? {}
+    const { network, spec } = endpoint
+    const { 4: four = network.internal ? undefined : spec.settings?.gateway, 6: six } =
+      attachment.gateways ?? {}
     return { 4: families.has(4) ? four : undefined, 6: families.has(6) ? six : undefined }
   }
 

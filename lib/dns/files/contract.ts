@@ -27,6 +27,8 @@ export interface SandboxFiles {
   removeEntries(owner: string): void
   /** Lines for `--link`, replacing the earlier ones; they stand before those of endpoints. */
   setLinks(entries: HostsEntry[]): void
+  /** Replaces the settings that resolv.conf is made with. */
+  setDns(dns: FilesRequest['dns']): void
   /** Writes what has changed, in place. `ipv6`: the sandbox has IPv6, so lines for `::1` make sense. */
   write(resolver: ResolverKind, ipv6: boolean): void
   /** Removes the files. */

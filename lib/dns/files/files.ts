@@ -20,8 +20,7 @@ interface Written {
 
 export const openFiles: OpenFiles = request => {
   try {
-    const { dns } = request
-    return new Files({ ...request, dns: { ...dns, servers: forResolvConf(dns.servers) } })
+    return new Files(request)
   } catch (cause) {
     if (isCnmError(cause)) throw cause
     throw filesError(request.directory, cause)
@@ -32,6 +31,7 @@ class Files implements SandboxFiles {
   readonly paths: FilePaths
   readonly #state: string
   readonly #host: HostResolvConf
+  #dns!: FilesRequest['dns']
   readonly #extra: HostsEntry[]
   readonly #entries = new Map<string, HostsEntry[]>()
   #links: HostsEntry[] = []
@@ -46,7 +46,8 @@ class Files implements SandboxFiles {
   readonly #stop: () => void
 
   constructor(readonly request: FilesRequest) {
-    const { directory, hostGateway = [] } = request
+    const { directory, dns, hostGateway = [] } = request
+    this.setDns(dns)
     const gateways = typeof hostGateway === 'string' ? [hostGateway] : hostGateway
     this.#extra = request.extraHosts.flatMap(each => parseExtraHost(each, gateways))
     this.paths = {
@@ -71,6 +72,10 @@ class Files implements SandboxFiles {
 
   setLinks(entries: HostsEntry[]): void {
     this.#links = entries
+  }
+
+  setDns(dns: FilesRequest['dns']): void {
+    this.#dns = { ...dns, servers: forResolvConf(dns.servers) }
   }
 
   write(resolver: ResolverKind, ipv6: boolean): void {
@@ -146,7 +151,7 @@ class Files implements SandboxFiles {
   }
 
   #resolvConf(resolver: ResolverKind, ipv6: boolean): string {
-    const { dns } = this.request
+    const dns = this.#dns
     const { text } = this.#host
     const conf = parseResolvConf(text)
     if (resolver === 'embedded') return formatResolvConf(forEmbedded(override(conf, dns)))
