@@ -9,6 +9,8 @@ const TYPES: Record<CnmEventType, true> = {
   'network.update': true,
   'network.delete': true,
   'network.shadowed': true,
+  'address.lost': true,
+  'address.regained': true,
   'endpoint.create': true,
   'endpoint.update': true,
   'endpoint.delete': true,
