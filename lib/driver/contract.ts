@@ -7,9 +7,8 @@
 import type { z } from 'zod'
 import type { Family } from '../base/cidr'
 import type { FirewallNetwork, GatewayMode } from '../firewall/contract'
-import type { Change, IpsecPolicy, IpsecState, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
 import type { AddressSettings } from '../ipam/contract'
-import type { Change, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
+import type { Change, IpsecPolicy, IpsecState, LinkSpec, Neighbour, RouteSpec, Stack } from '../kernel/kernel'
 
 /** What a driver may ask about the host. */
 export type HostView = Pick<
