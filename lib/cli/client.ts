@@ -50,10 +50,15 @@ export class Client {
 
   /** Resolves when the server has begun. Lines of JSON as they come, until the signal or the server ends them. */
   async stream<T>(path: string, signal: AbortSignal): Promise<AsyncGenerator<T, void, void>> {
-    return this.#lines<T>(await this.#open('GET', path, undefined, signal), signal)
+    const response = await this.#open('GET', path, undefined, signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    })
+    return this.#lines<T>(response, signal)
   }
 
-  async *#lines<T>(response: IncomingMessage, signal: AbortSignal): AsyncGenerator<T, void, void> {
+  /** No lines where the signal came before the response. */
+  async *#lines<T>(response: IncomingMessage | void, signal: AbortSignal): AsyncGenerator<T, void, void> {
+    if (!response) return
     let rest = ''
     response.setEncoding('utf8')
     try {

@@ -27,11 +27,12 @@ interface How {
   env?: Record<string, string>
   signal?: AbortSignal
   onOut?(text: string): void
+  onError?(text: string): void
 }
 
 async function cnm(
   words: string[],
-  { tty = false, columns = 80, confirm = true, env, signal, onOut }: How = {},
+  { tty = false, columns = 80, confirm = true, env, signal, onOut, onError }: How = {},
 ): Promise<Ran> {
   let out = ''
   let error = ''
@@ -42,6 +43,7 @@ async function cnm(
     },
     error: text => {
       error += text
+      onError?.(text)
     },
     env: env ?? { CNM_HOST: `unix://${served.path}` },
     tty,
@@ -246,7 +248,14 @@ test('watch shows what happens, and ends when told', async () => {
       onOut: begun,
     },
   )
-  const endless = cnm(['watch'], { signal: stop.signal })
+  let hear = () => {}
+  const heard = new Promise<void>(resolve => {
+    hear = resolve
+  })
+  const endless = cnm(['watch'], { signal: stop.signal, onError: hear })
+  await heard
+  const early = cnm(['watch'], { signal: AbortSignal.abort() })
+  expect(await early).toMatchObject({ code: 0, out: '' })
   for (let at = 0; ; at++) {
     await served.controller.createNetwork({ name: `n${at}` })
     if (
