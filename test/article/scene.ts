@@ -1,4 +1,4 @@
-/** A private host like the article's, the example runtime on it, and the real docker client. */
+/** A private host like the article's, behind a router; the example runtime on it, and the real docker client. */
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,14 +18,12 @@ export interface Scene {
   /** What was printed, or the words of the refusal. */
   docker(line: string, ...more: string[]): Promise<string>
   onHost(line: string): Promise<string>
-  /** Another runtime in place of this one; its containers are gone. */
-  reopen(network: RuntimeOptions['network']): Promise<void>
   close(): Promise<void>
 }
 
 export async function openScene(network: RuntimeOptions['network'] = {}): Promise<Scene> {
   const directory = mkdtempSync(join(tmpdir(), 'libcnm-article-'))
-  const netns = join(directory, 'host')
+  const [netns, beyond] = [join(directory, 'host'), join(directory, 'router')] as const
   const socket = join(directory, 'docker.sock')
   const env = { ...process.env, DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: join(directory, 'client') }
   const kernel = new LinuxKernel()
@@ -42,40 +40,42 @@ export async function openScene(network: RuntimeOptions['network'] = {}): Promis
   const onHost = (line: string) => shell('nsenter', `--net=${netns}`, ...line.split(' '))
 
   const stack = await kernel.create(netns)
-  for (const line of [
-    'link set lo up',
-    'link add ens33 type veth peer name far',
-    'address add 192.168.61.10/24 dev ens33',
-    'link set far up',
-    'link set ens33 up',
-    'route add default via 192.168.61.2',
+  // It knows of no network but its own: what comes from a container gets no answer unless the host gives it its address.
+  const router = await kernel.create(beyond)
+  await kernel.transact([
+    {
+      stack,
+      changes: [
+        { op: 'setLink', link: 'lo', up: true },
+        {
+          op: 'addLink',
+          link: { kind: 'veth', name: 'ens33', up: true, peer: { name: 'lan', netns: router, up: true } },
+        },
+        { op: 'addAddress', link: 'ens33', address: '192.168.61.10/24' },
+        { op: 'addRoute', route: { destination: '0.0.0.0/0', gateway: '192.168.61.2' } },
+      ],
+    },
+    { stack: router, changes: [{ op: 'addAddress', link: 'lan', address: '192.168.61.2/24' }] },
   ])
-    await onHost(`ip ${line}`)
   const resolvConf = join(directory, 'resolv.conf')
   // Nobody serves there: names that are not ours are refused at once.
   writeFileSync(resolvConf, 'nameserver 192.168.61.10\n')
-  const open = (more: RuntimeOptions['network']) =>
-    openRuntime({
-      socket,
-      directory: join(directory, 'runtime'),
-      host: netns,
-      network: { resolvConf, ...more },
-    })
-  let runtime = await open(network)
+  const runtime = await openRuntime({
+    socket,
+    directory: join(directory, 'runtime'),
+    host: netns,
+    network: { resolvConf, ...network },
+  })
   return {
     directory,
     client,
     env,
     docker,
     onHost,
-    async reopen(more) {
-      await runtime.close()
-      runtime = await open(more)
-    },
     async close() {
       await runtime.close()
-      stack.close()
-      await kernel.remove(netns)
+      for (const each of [stack, router]) each.close()
+      for (const path of [netns, beyond]) await kernel.remove(path)
       rmSync(directory, { recursive: true, force: true })
     },
   }
