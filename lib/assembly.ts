@@ -83,9 +83,9 @@ export function assemble(settings: ControllerOptions): Promise<Assembled> {
 
     const events = new Events()
     const reaper = new Reaper((message, error) => events.emit({ type: 'problem', message, error }))
-    const warm = new Warm(kernel, join(runDir, 'warm'), settings.warmSandboxes)
+    const warm = new Warm(kernel, settings.warmSandboxes)
     undo.push('close the warm sandboxes', () => warm.close())
-    if (settings.warmSandboxes) await warm.start()
+    await warm.fill()
 
     // Once for all sandboxes: to begin and end a watch takes longer than the kernel needs for a sandbox.
     const upstreams = followUpstreams(settings.resolvConf, () => {})

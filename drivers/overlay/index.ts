@@ -1,8 +1,8 @@
 import { contains, familyOf, parseCidr } from '../../lib/base/cidr'
 import { CnmError } from '../../lib/base/errors'
-import { randomHex } from '../../lib/base/ids'
 import type { ClusterHost, Segments } from '../../lib/cluster/contract'
 import type { Attachment, Driver, EndpointSpec, JoinRequest, NetworkSpec } from '../../lib/driver/contract'
+import { joinByPair, leaveByPair } from '../../lib/driver/pair'
 import type { RouteSpec } from '../../lib/kernel/kernel'
 import { protect, tested } from './encryption'
 import { guard } from './guard'
@@ -62,8 +62,8 @@ export function overlay({ cluster, port = PORT, mark = MARK }: OverlaySettings =
     async join(network, endpoint, request) {
       return join(network, endpoint, request)
     },
-    async leave(_network, _endpoint, { interface: made }) {
-      return made?.source ? { changes: [{ op: 'removeLink', link: made.source, ifExists: true }] } : {}
+    async leave(_network, _endpoint, attachment) {
+      return leaveByPair(attachment)
     },
     async info(network) {
       return { vni: dataOf(network).vni }
@@ -98,35 +98,8 @@ function validate({ name, pools }: NetworkSpec<OverlayOptions>): void {
 }
 
 function join(network: Network, endpoint: EndpointSpec, request: JoinRequest): Attachment {
-  const { state, spec } = network
-  const port = `veth${randomHex(7)}`
   const own = [endpoint.ipv4, endpoint.ipv6].flatMap(cidr => (cidr ? [cidr] : []))
-  return {
-    plan: {
-      changes: [
-        {
-          op: 'addLink',
-          link: {
-            kind: 'veth',
-            name: port,
-            mtu: state.mtu,
-            master: state.link,
-            up: true,
-            peer: {
-              name: request.interfaceName,
-              index: request.interfaceIndex,
-              netns: request.netns,
-              mac: endpoint.mac,
-              mtu: state.mtu,
-            },
-          },
-        },
-      ],
-      undo: [{ op: 'removeLink', link: port, ifExists: true }],
-    },
-    interface: { arrives: 'born', source: port, mac: endpoint.mac, mtu: state.mtu },
-    routes: routesTo(spec, own),
-  }
+  return { ...joinByPair(network, endpoint, request), routes: routesTo(network.spec, own) }
 }
 
 /** The network's other subnets are on the same wire. */

@@ -1,23 +1,21 @@
-import { rmSync } from 'node:fs'
-import { join } from 'node:path'
-import { randomHex } from '../base/ids'
 import type { Kernel, Stack } from '../kernel/kernel'
 
+/** Milliseconds after one was taken: whoever took it is at work with it now. */
+const REFILL_AFTER = 5
+
 /**
- * A few namespaces made ahead of time, so that createSandbox need not wait for `unshare`. They are bound in a directory
- * of their own; taking one binds it to its real path and unbinds the other.
+ * A few namespaces made ahead of time, so that createSandbox need not wait for `unshare`. They are bound nowhere, so none
+ * outlives the process; taking one binds it to its path.
  */
 export class Warm {
   readonly #kernel: Kernel
-  readonly #directory: string
   readonly #target: number
   readonly #ready: Stack[] = []
   #filling: Promise<void> | undefined
   #closed = false
 
-  constructor(kernel: Kernel, directory: string, target: number) {
+  constructor(kernel: Kernel, target: number) {
     this.#kernel = kernel
-    this.#directory = directory
     this.#target = target
   }
 
@@ -25,18 +23,12 @@ export class Warm {
     return this.#ready.length
   }
 
-  /** Sweeps what an earlier process left, then fills up. */
-  async start(): Promise<void> {
-    for (const path of await this.#kernel.list(this.#directory)) await this.#kernel.remove(path)
-    await this.fill()
-  }
-
   /** Brings the namespaces to the target; callers share one filling. */
   fill(): Promise<void> {
     this.#filling ??= (async () => {
       try {
         while (!this.#closed && this.#ready.length < this.#target)
-          this.#ready.push(await this.#kernel.create(join(this.#directory, randomHex(12))))
+          this.#ready.push(await this.#kernel.create())
       } finally {
         this.#filling = undefined
       }
@@ -47,25 +39,19 @@ export class Warm {
   /** A namespace bound to `path`: a warm one if there is one, else a new one. */
   async take(path: string): Promise<Stack> {
     const warm = this.#ready.pop()
-    if (!warm?.path) return this.#kernel.create(path)
+    if (!warm) return this.#kernel.create(path)
+    setTimeout(() => void this.fill().catch(() => {}), REFILL_AFTER).unref()
     try {
-      return await this.#kernel.bind(warm.path, path)
-    } finally {
-      const old = warm.path
+      return await this.#kernel.bind(warm, path)
+    } catch (error) {
       warm.close()
-      await this.#kernel.remove(old)
-      if (!this.#closed) setTimeout(() => void this.fill().catch(() => {}), 5).unref()
+      throw error
     }
   }
 
   async close(): Promise<void> {
     this.#closed = true
     await this.#filling?.catch(() => {})
-    for (const stack of this.#ready.splice(0)) {
-      const { path } = stack
-      stack.close()
-      if (path) await this.#kernel.remove(path)
-    }
-    if (this.#target > 0) rmSync(this.#directory, { recursive: true, force: true })
+    for (const stack of this.#ready.splice(0)) stack.close()
   }
 }

@@ -13,10 +13,16 @@ export interface Kernel {
   readonly simulated?: boolean
   /** Opens the namespace bound to (or found at) `path`; the process's own when absent. Throws ERR_NETNS_NOT_FOUND. */
   open(path?: string): Promise<Stack>
-  /** Makes a new namespace, binds it to `path` (parents are made), sets `lo` up. Throws ERR_NETNS_EXISTS, ERR_PRIVILEGE. */
-  create(path: string): Promise<Stack>
-  /** Binds the namespace found at `source` (say `/proc/PID/ns/net`) to `path` as well, replacing what was bound there. */
-  bind(source: string, path: string): Promise<Stack>
+  /**
+   * Makes a new namespace, binds it to `path` (parents are made), sets `lo` up. Without a path it is for stock: made in
+   * nobody's time, and gone with the stack. Throws ERR_NETNS_EXISTS, ERR_PRIVILEGE.
+   */
+  create(path?: string): Promise<Stack>
+  /**
+   * Binds the namespace found at `source` (say `/proc/PID/ns/net`) to `path` as well, replacing what was bound there. A
+   * stack from stock is itself the answer: from then on it has the path; it replaces nothing (ERR_NETNS_EXISTS).
+   */
+  bind(source: string | Stack, path: string): Promise<Stack>
   /** Unbinds `path` and removes the file. The namespace dies when nothing else holds it. Absent: does nothing. */
   remove(path: string): Promise<void>
   /** The paths in a directory to which a namespace is bound. */

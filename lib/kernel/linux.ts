@@ -26,17 +26,19 @@ export class LinuxKernel implements Kernel {
     return this.opened(path ?? null, path)
   }
 
-  async create(path: string): Promise<Stack> {
-    const what = `create network namespace ${path}`
+  async create(path?: string): Promise<Stack> {
     try {
-      const { ns, inode, route } = await this.created(path)
+      const { ns, inode, route } = await (path === undefined
+        ? pace.away(() => this.binding.createNetns(null))
+        : this.created(path))
       return new LinuxStack(this.binding, ns, inode, path, route)
     } catch (error) {
-      throw systemError(error, what, { path }, TAKEN)
+      throw systemError(error, `create network namespace ${path ?? 'for stock'}`, { path }, TAKEN)
     }
   }
 
-  async bind(source: string, path: string): Promise<Stack> {
+  async bind(source: string | Stack, path: string): Promise<Stack> {
+    if (typeof source !== 'string') return this.bindStock(source as LinuxStack, path)
     const stack = this.opened(source, path)
     try {
       if (await this.isBound(path, stack.inode)) return stack
@@ -47,6 +49,17 @@ export class LinuxKernel implements Kernel {
     } catch (error) {
       stack.close()
       throw systemError(error, `bind network namespace ${source} to ${path}`, { source, path }, TAKEN)
+    }
+  }
+
+  private async bindStock(stack: LinuxStack, path: string): Promise<Stack> {
+    const bind = () => this.binding.bindNetns(stack.descriptor, path)
+    try {
+      await inDirectory(path, bind)
+      stack.bound(path)
+      return stack
+    } catch (error) {
+      throw systemError(error, `bind network namespace of stock to ${path}`, { path }, TAKEN)
     }
   }
 
@@ -70,24 +83,16 @@ export class LinuxKernel implements Kernel {
     return found
   }
 
-  /** The directory is there, as a rule: made only when it is missing, since asking first costs a journey of its own. */
-  private async created(path: string): ReturnType<Binding['createNetns']> {
-    const { binding } = this
-    const away = () => binding.createNetns(path)
-    const either = () => pace.make(() => binding.createNetnsSync(path), away)
-    try {
-      return await either()
-    } catch (error) {
-      switch (isNativeError(error) && Math.abs(error.errno)) {
-        case constants.errno.ENOENT:
-          await mkdir(dirname(path), { recursive: true, mode: 0o755 })
-          return either()
-        case constants.errno.EPERM: // perhaps only the calling thread may not
-          return pace.away(away)
-        default:
-          throw error
-      }
-    }
+  private created(path: string): ReturnType<Binding['createNetns']> {
+    const away = () => this.binding.createNetns(path)
+    return inDirectory(path, () =>
+      pace
+        .make(() => this.binding.createNetnsSync(path), away)
+        .catch((error: unknown) => {
+          if (!hasErrno(error, constants.errno.EPERM)) throw error
+          return pace.away(away) // perhaps only the calling thread may not
+        }),
+    )
   }
 
   transact(steps: Step[]): Promise<void> {
@@ -122,5 +127,19 @@ export class LinuxKernel implements Kernel {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
       throw systemError(error, `list network namespaces in ${directory}`, { directory })
     }
+  }
+}
+
+const hasErrno = (error: unknown, errno: number): boolean =>
+  isNativeError(error) && Math.abs(error.errno) === errno
+
+/** The directory of `path` is there, as a rule: made only when it is missing, since asking first costs a journey of its own. */
+async function inDirectory<T>(path: string, act: () => T | Promise<T>): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    if (!hasErrno(error, constants.errno.ENOENT)) throw error
+    await mkdir(dirname(path), { recursive: true, mode: 0o755 })
+    return act()
   }
 }

@@ -67,10 +67,19 @@ export class LinuxStack implements Stack, Line {
     private readonly binding: Binding,
     private readonly ns: number,
     readonly inode: number,
-    readonly path: string | undefined,
+    private place: string | undefined,
     route?: number,
   ) {
     if (route !== undefined) this.route = route
+  }
+
+  get path(): string | undefined {
+    return this.place
+  }
+
+  /** It has a path now. */
+  bound(path: string): void {
+    this.place = path
   }
 
   /** Of the namespace. */

@@ -124,13 +124,17 @@ export class MockKernel implements Kernel {
     )
   }
 
-  create(path: string): Promise<Stack> {
+  create(path?: string): Promise<Stack> {
     return this.actLater(
       undefined,
       'create',
       { path },
-      asked(`create network namespace ${path}`, { path }),
+      asked(`create network namespace ${path ?? 'for stock'}`, { path }),
       () => {
+        if (path === undefined) {
+          this.needPrivilege()
+          return this.handle(this.newNamespace(), path)
+        }
         const at = normalize(path)
         if (this.bound.has(at))
           throw new CnmError('ERR_NETNS_EXISTS', `a network namespace is bound to ${path} already`, { path })
@@ -142,22 +146,27 @@ export class MockKernel implements Kernel {
     )
   }
 
-  bind(source: string, path: string): Promise<Stack> {
+  bind(source: string | Stack, path: string): Promise<Stack> {
+    const from = typeof source === 'string' ? source : 'of stock'
     return this.actLater(
       undefined,
       'bind',
-      { source, path },
-      asked(`bind network namespace ${source} to ${path}`, { source, path }),
+      { source: from, path },
+      asked(`bind network namespace ${from} to ${path}`, { source: from, path }),
       () => {
-        const netns = this.find(source)
+        const netns = typeof source === 'string' ? this.find(source) : this.netnsOf(source)
         this.needPrivilege()
         const at = normalize(path)
         const before = this.bound.get(at)
+        if (before && typeof source !== 'string')
+          throw new CnmError('ERR_NETNS_EXISTS', `a network namespace is bound to ${path} already`, { path })
         if (before !== netns) {
           if (before) this.unbind(at, before)
           this.bindTo(at, netns)
         }
-        return this.handle(netns, path)
+        if (typeof source === 'string') return this.handle(netns, path)
+        ;(source as MockStack).path = path
+        return source
       },
     )
   }

@@ -35,7 +35,7 @@ export class MockStack implements Stack {
     private readonly kernel: MockKernel,
     /** The model behind it, for the kernel's own use; tests look through {@link MockKernel.netns}. */
     readonly netns: Netns,
-    readonly path: string | undefined,
+    public path: string | undefined,
   ) {
     netns.holders++
   }

@@ -1,12 +1,14 @@
 /**
  * What a container's network costs: {createSandbox + createEndpoint + join} and {leave + delete + delete}, with 0 to 1,000
  * endpoints present, one at a time and 16 at once, beside a C program that has the kernel do the same by bare rtnetlink on
- * the same bridge in the same minute. And network create and delete.
+ * the same bridge, in turns of some rounds. The join alone when sandboxes are kept warm. And network create and delete.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { Controller, LinuxKernel, type Network } from '../../lib'
 
 const ROUNDS = Number(process.env.ROUNDS ?? 200)
@@ -39,11 +41,62 @@ async function one(controller: Controller, network: Network, times?: Times): Pro
 /** Without files and resolver, as the C program has none; FULL=1 measures with them. */
 const PLAIN = process.env.FULL ? {} : { files: false, resolver: false }
 
-async function sequential(controller: Controller, network: Network): Promise<Times> {
-  const times: Times = { setup: [], teardown: [] }
-  for (let n = 0; n < ROUNDS; n++) await (await one(controller, network, times))()
+/** Rounds of either in a row: what else this machine does meets both alike. */
+const TURN = 20
+
+/** One at a time: the bare kernel and libcnm in turns. */
+async function sequential(
+  controller: Controller,
+  network: Network,
+  bareTurn: () => Times,
+): Promise<{ bare: Times; ours: Times }> {
+  const bare: Times = { setup: [], teardown: [] }
+  const ours: Times = { setup: [], teardown: [] }
+  for (let n = 0; n < ROUNDS; n += TURN) {
+    const { setup, teardown } = bareTurn()
+    bare.setup.push(...setup)
+    bare.teardown.push(...teardown)
+    await pause(100)
+    for (let i = 0; i < TURN; i++) await (await one(controller, network, ours))()
+    await controller.settle()
+    await pause(100)
+  }
+  return { bare, ours }
+}
+
+/** The join alone, into sandboxes from stock; the stock is filled in between. */
+async function warm(hostPath: string, runDir: string): Promise<number[]> {
+  await using controller = await Controller.open({
+    name: 'libcnm-warm',
+    host: hostPath,
+    runDir,
+    firewall: 'none',
+    warmSandboxes: 4,
+  })
+  const network = await controller.createNetwork({
+    name: 'warm',
+    ipam: { config: [{ subnet: '10.98.0.0/16' }] },
+  })
+  const times: number[] = []
+  for (let n = 0; n < ROUNDS; n++) {
+    const sandbox = await controller.createSandbox({ containerId: `w${n}`, ...PLAIN })
+    const endpoint = await network.createEndpoint({ name: `w${n}` })
+    const start = performance.now()
+    await endpoint.join(sandbox)
+    times.push(performance.now() - start)
+    await sandbox.delete()
+    await pause(20)
+  }
   await controller.settle()
+  await network.delete()
   return times
+}
+
+/** Bytes, of what is in use. */
+function heap(): number {
+  setFlagsFromString('--expose-gc')
+  ;(runInNewContext('gc') as () => void)()
+  return process.memoryUsage().heapUsed
 }
 
 async function parallel(controller: Controller, network: Network): Promise<Times> {
@@ -57,7 +110,7 @@ async function parallel(controller: Controller, network: Network): Promise<Times
 }
 
 function bare(program: string, hostPath: string, bridge: string, directory: string): Times {
-  const args = [`--net=${hostPath}`, program, bridge, directory, String(ROUNDS), '10.99.200.1', '10.99.0.1']
+  const args = [`--net=${hostPath}`, program, bridge, directory, String(TURN), '10.99.200.1', '10.99.0.1']
   return JSON.parse(execFileSync('nsenter', args, { encoding: 'utf8' })) as Times
 }
 
@@ -85,13 +138,15 @@ export async function run(): Promise<void> {
       ipam: { config: [{ subnet: '10.99.0.0/16' }] },
     })
     const ends: (() => Promise<void>)[] = []
-    await (await one(controller, network))() // warm-up
+    for (let n = 0; n < 50; n++) await (await one(controller, network))() // warm-up
+    await controller.settle()
+    const empty = heap()
     for (const present of PRESENT) {
       while (ends.length < present) ends.push(await one(controller, network))
-      const raw = bare(program, hostPath, network.link as string, join(directory, 'ns'))
-      await pause(300)
-      const single = await sequential(controller, network)
-      await pause(300)
+      const filled = heap()
+      const { bare: raw, ours: single } = await sequential(controller, network, () =>
+        bare(program, hostPath, network.link as string, join(directory, 'ns')),
+      )
       const many = await parallel(controller, network)
       await pause(300)
       const row = (what: string, times: number[], base?: number[]) =>
@@ -103,12 +158,8 @@ export async function run(): Promise<void> {
       console.log(row('bare kernel, tear-down', raw.teardown))
       console.log(row('libcnm, tear-down', single.teardown))
       console.log(row('libcnm, tear-down, 16 at once', many.teardown))
-    }
-    if (ends.length) {
-      global.gc?.()
-      console.log(
-        `heap per joined endpoint: ${((process.memoryUsage().heapUsed / 1024 - 20_000) / ends.length).toFixed(1)} KB at most (heap less 20 MB, by ${ends.length})`,
-      )
+      if (present)
+        console.log(`  heap per joined endpoint: ${((filled - empty) / 1024 / present).toFixed(1)} KB`)
     }
     await Promise.all(ends.map(end => end()))
     const created: number[] = []
@@ -129,6 +180,8 @@ export async function run(): Promise<void> {
     )
     await controller.settle()
     await network.delete()
+    const joins = await warm(hostPath, join(directory, 'warm'))
+    console.log(`join into a warm sandbox ${ms(quantile(joins, 0.5))} (${ms(quantile(joins, 0.9))})`)
   } finally {
     await controller.close()
     host.close()

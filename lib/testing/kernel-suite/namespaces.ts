@@ -38,6 +38,27 @@ export function namespaces(lab: Lab): void {
       expect(lab.open(await lab.kernel.open(lab.at('other'))).inode).toBe(lab.host.inode)
     })
 
+    test('one of stock is bound when it is wanted, and else is gone with its stack', async () => {
+      const stock = await lab.kernel.create()
+      expect(stock.path).toBeUndefined()
+      expect(await stock.links()).toMatchObject([{ name: 'lo', up: true }])
+      await expect(lab.kernel.bind(stock, lab.at('host'))).rejects.toMatchObject({
+        code: 'ERR_NETNS_EXISTS',
+      })
+      expect(await lab.kernel.bind(stock, lab.at('sub/wanted'))).toBe(stock)
+      expect(stock.path).toBe(lab.at('sub/wanted'))
+      const again = lab.open(await lab.kernel.open(lab.at('sub/wanted')))
+      expect(again.inode).toBe(stock.inode)
+      stock.close()
+      await lab.kernel.remove(lab.at('sub/wanted'))
+      const other = await lab.kernel.create()
+      await lab.host.apply([
+        add({ kind: 'veth', name: 'va', up: true, peer: { name: 'eth0', netns: other } }),
+      ])
+      other.close()
+      await eventually(async () => expect(await lab.host.link('va')).toBeUndefined())
+    })
+
     test('removal of an absent path does nothing', async () => {
       await lab.kernel.remove(lab.at('nope'))
       await lab.kernel.remove(lab.at('host'))
