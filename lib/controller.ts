@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { CnmError } from './base/errors'
+import { CnmError, isCnmError } from './base/errors'
 import { newId } from './base/ids'
 import { ip, parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
@@ -13,6 +13,7 @@ import { NetworkFilters, PruneFilters, matches, prunable } from './core/filters'
 import { check } from './core/check'
 import { repair, sweepStrays } from './core/repair'
 import { DriftWatch } from './core/drift'
+import { Ingress } from './core/ingress'
 import { customRecords } from './core/names'
 import { followLent, mustBorrow } from './core/lent'
 import { createPredefined } from './core/predefined'
@@ -21,7 +22,7 @@ import type { NetworkRecord, SandboxRecord } from './core/records'
 import { restore } from './core/restore'
 import { Services } from './core/services'
 import { Spanning } from './core/spanning'
-import { WaysOut } from './core/ways-out'
+import { INGRESS_LABEL, WaysOut } from './core/ways-out'
 import type { Cluster } from './cluster/cluster'
 import type { HostListener } from './dns/contract'
 import type { Driver, DriverNetwork, NetworkSpec } from './driver/contract'
@@ -110,8 +111,15 @@ export class Controller {
       networkById: id => this.#networks.get(id),
     })
     for (const driver of this.#context.ipam.values()) followLent(this.#context, this.#world, driver)
+    this.#context.ingress = new Ingress(this.#context, {
+      sandboxes: () => this.sandboxes(),
+      networkById: id => this.#networks.get(id),
+      makeSandbox: input => this.createSandbox(input),
+    })
+    events.on('cluster.connected', () => this.#context.ingress?.followLater())
     await restore(this.#context, records, this.#world)
     if (cluster) await this.#enterCluster(cluster)
+    this.#context.ingress.followLater()
     await this.#drift.start()
     // Last, since nothing takes them back.
     if (settings.predefined)
@@ -418,7 +426,8 @@ export class Controller {
   async createService(input: ServiceInput): Promise<Service> {
     const options = parse(ServiceOptions, input)
     this.#mustBeOpen()
-    const network = this.network(options.network)
+    const network =
+      options.network === undefined ? await this.#ingressNetwork() : this.network(options.network)
     const record = await this.#context.locks.run(`network ${network.id}`, async () => {
       this.#mustBeOpen()
       if (this.#networks.get(network.id) !== network)
@@ -430,12 +439,35 @@ export class Controller {
         )
       return this.#services.create(network, options)
     })
+    const service = new Service(this.#context, network, record)
+    await service.publish(() => this.#services.remove(network, record))
     this.#context.events.emit({
       type: 'service.create',
       network: { id: network.id, name: network.name, driver: network.driver },
       service: { id: record.id, name: record.name },
     })
-    return new Service(this.#context, network, record)
+    return service
+  }
+
+  /** Where services are that name no network: the one with the option `ingress`, made on first use. */
+  async #ingressNetwork(): Promise<Network> {
+    const present = () => this.networks().find(({ ingress }) => ingress)
+    const found = present()
+    if (found) return found
+    try {
+      return await this.createNetwork({
+        name: 'ingress',
+        driver: this.#context.cluster ? 'overlay' : 'bridge',
+        ingress: true,
+      })
+    } catch (error) {
+      if (!isCnmError(error, 'ERR_NETWORK_EXISTS')) throw error
+      // Another host was faster; it is known here in a moment.
+      await this.#context.spanning?.idle()
+      const made = present()
+      if (made) return made
+      throw error
+    }
   }
 
   /**
@@ -621,7 +653,9 @@ export class Controller {
     const { containerIds } = parse(z.strictObject({ containerIds: z.array(z.string()) }), input)
     const living = new Set(containerIds)
     const gone: string[] = []
-    const doomed = this.sandboxes().filter(({ containerId }) => !living.has(containerId))
+    const doomed = this.sandboxes().filter(
+      ({ containerId, labels }) => !living.has(containerId) && labels[INGRESS_LABEL] === undefined,
+    )
     // Sharers first: then their owners are free to go.
     for (const sandbox of doomed.sort(
       (a, b) => Number(b.mode.startsWith('container:')) - Number(a.mode.startsWith('container:')),
@@ -706,6 +740,7 @@ export class Controller {
       this.#context.closing = true
       await this.#context.locks.idle()
       await this.#context.spanning?.close()
+      await this.#context.ingress?.idle()
       this.#drift.stop()
       for (const listener of this.#listeners) await listener.close()
       await this.#context.reaper.settle()
@@ -724,8 +759,8 @@ export class Controller {
     const attempt = (work: Promise<unknown>) => work.catch((error: unknown) => failures.push(error))
     const sharesFirst = (a: Sandbox, b: Sandbox) =>
       Number(b.mode.startsWith('container:')) - Number(a.mode.startsWith('container:'))
-    for (const sandbox of this.sandboxes().sort(sharesFirst)) await attempt(sandbox.delete({ force: true }))
     for (const service of this.services()) await attempt(service.delete())
+    for (const sandbox of this.sandboxes().sort(sharesFirst)) await attempt(sandbox.delete({ force: true }))
     // Configurations last: networks are made from them.
     const networks = this.networks().sort((a, b) => Number(a.configOnly) - Number(b.configOnly))
     for (const network of networks) {

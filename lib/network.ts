@@ -1,6 +1,6 @@
 import { addressOf, contains, type Family, parseCidr, parseIp } from './base/cidr'
 import { CnmError, isCnmError } from './base/errors'
-import { newId, randomMac } from './base/ids'
+import { macOf, newId, randomMac } from './base/ids'
 import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { applyLeniently, applyTolerantly, type Context } from './core/context'
@@ -307,8 +307,10 @@ export class Network {
           },
         )
     }
+    const chosen = record.mac
     for (const family of [4, 6] as const)
       if (has(family)) await this.#allocateAddress(record, family, wish[family], undo)
+    await this.#chooseMac(record, chosen)
     if (this.#driver.createEndpoint) {
       const answer = await this.#driver.createEndpoint(this.forDriver, endpointSpec(record))
       undo.push('driver deletes the endpoint', () =>
@@ -317,6 +319,14 @@ export class Network {
       this.#fillIn(record, answer)
     }
     return record
+  }
+
+  /** Where nobody wanted a certain one, and the driver's MACs follow from addresses. */
+  async #chooseMac(record: EndpointRecord, random: string): Promise<void> {
+    const { capabilities } = await this.#context.ipam.get(this.#record.config.ipam.driver)
+    const { 4: four } = record.addresses
+    const wanted = record.config.mac !== undefined || record.mac !== random || capabilities.requiresMac
+    if (this.#driver.macFromAddress && four && !wanted) record.mac = macOf(addressOf(four.address))
   }
 
   async #allocateAddress(
@@ -516,6 +526,7 @@ export class Network {
    * ERR_SINGLE_INSTANCE for host and null.
    */
   async delete(): Promise<void> {
+    await this.#context.ingress?.idle() // it may be about to leave
     // With the lock of the driver's networks: one that is made meanwhile must not adopt a bridge that is about to go.
     const keys = [`network ${this.id}`, `networks of ${this.driver}`]
     await this.#context.locks.runAll(keys, async () => {

@@ -1,6 +1,7 @@
 import { addressOf } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
+import { atomically } from './base/undo'
 import type { ServiceRecord } from './core/records'
 import type { Context } from './core/context'
 import type { Services } from './core/services'
@@ -118,7 +119,12 @@ export class Service {
           { service: this.id },
         )
       this.#known = await this.#services.update(this.network, before, changes)
-    })
+      return before
+    }).then(before =>
+      this.publish(async () => {
+        this.#known = await this.#services.update(this.network, this.#record, before)
+      }),
+    )
     this.#emit('service.update')
   }
 
@@ -130,6 +136,20 @@ export class Service {
       if (!record) return
       await this.#services.remove(this.network, record)
       this.#emit('service.delete')
+    })
+    await this.#context.ingress?.follow()
+  }
+
+  /** @internal Its ports are published on this host, or `revert` is called and it throws why not. */
+  async publish(revert: () => Promise<void>): Promise<void> {
+    const { ingress } = this.#context
+    const own = new Set(this.ports.map(({ publishedPort, protocol }) => `${publishedPort}/${protocol}`))
+    await atomically(async undo => {
+      undo.push('ports as before', () => ingress?.follow())
+      undo.push('the service as before', () => this.#exclusively(revert))
+      const refused = await ingress?.follow()
+      const ours = refused?.find(({ port }) => own.has(port))
+      if (ours) throw ours.error
     })
   }
 

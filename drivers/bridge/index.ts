@@ -14,6 +14,7 @@ export function bridge({ mtu }: { mtu?: number } = {}): Driver<BridgeOptions> {
     capabilities: { dataScope: 'local', connectivityScope: 'local' },
     options: BridgeOptions,
     labels: LABELS,
+    macFromAddress: true,
     skipsGateway,
     createNetwork: (spec, host, others) => createNetwork(spec, host, others, mtu),
     deleteNetwork,

@@ -41,6 +41,7 @@ export function overlay({ cluster, port = PORT, mark = MARK }: OverlaySettings =
     capabilities: { dataScope: 'global', connectivityScope: 'global' },
     options: OverlayOptions,
     labels: LABELS,
+    macFromAddress: true,
     async createNetwork(spec, host) {
       const { host: self, segments } = needed()
       validate(spec)

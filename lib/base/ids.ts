@@ -18,6 +18,13 @@ export function randomHex(digits: number): string {
 /** 64 hex digits, as Docker's network, endpoint and sandbox ids. */
 export const newId = (): string => randomHex(64)
 
+/** A locally administered MAC address made from an IPv4 address, as Docker's long were. */
+export const macOf = (ipv4: string): string =>
+  `02:42:${ipv4
+    .split('.')
+    .map(byte => Number(byte).toString(16).padStart(2, '0'))
+    .join(':')}`
+
 /** A random locally administered unicast MAC address (IEEE 802: bit 1 of the first octet set, bit 0 clear). */
 export function randomMac(): string {
   const hex = randomHex(12)

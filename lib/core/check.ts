@@ -98,6 +98,8 @@ async function surveySandbox(context: Context, sandbox: Sandbox, host: Facts): P
 function checkNetwork(context: Context, network: Network, host: Facts): Difference[] {
   const { state } = network.record
   if (!state.link || network.configOnly) return []
+  // Of one that spans hosts, this host's part is there while endpoints are joined.
+  if (network.implementation.spanning && !network.endpoints().some(({ sandbox }) => sandbox)) return []
   const about = { networkId: network.id }
   const link = host.links.get(state.link)
   if (!link)

@@ -21,6 +21,7 @@ import type { Store } from '../store/contract'
 import type { Cluster } from '../cluster/cluster'
 import type { Keys } from '../cluster/keys'
 import type { Events } from './events'
+import type { Ingress } from './ingress'
 import type { Reaper } from './reaper'
 import type { Services } from './services'
 import type { Spanning } from './spanning'
@@ -68,6 +69,8 @@ export interface Context {
   readonly joinCluster?: () => void
   /** There from the controller's start on. */
   services?: Services
+  /** Published ports of services; there from the controller's start on. */
+  ingress?: Ingress
   /** Ways out for sandboxes whose networks have none. */
   waysOut?: WaysOut
   /** No new operation begins any more. */

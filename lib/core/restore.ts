@@ -13,6 +13,7 @@ import type { StoredRecord } from '../store/contract'
 import { replayPools } from './addresses'
 import { bootId } from './boot'
 import type { World } from './check'
+import { INGRESS_LABEL } from './ways-out'
 import { repair, sweepStrays } from './repair'
 import type { Context } from './context'
 import type { EndpointRecord, NetworkRecord, SandboxRecord, ServiceRecord } from './records'
@@ -155,7 +156,8 @@ async function restoreSandboxes(
     const stack = await reopen(context, record, world)
     const sandbox = world.addSandbox(record, stack)
     restored.set(record.id, sandbox)
-    const alive = active ? active.has(record.containerId) : true
+    const ours = record.config.labels[INGRESS_LABEL] !== undefined
+    const alive = active && !ours ? active.has(record.containerId) : true
     if (!alive || (stack === undefined && record.config.mode !== 'deferred')) stale.push(sandbox)
   }
   return restored

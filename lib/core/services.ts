@@ -14,7 +14,7 @@ import type { Network } from '../network'
 import type { ServiceOptions } from '../options'
 import type { Sandbox } from '../sandbox'
 import type { Backend, Balanced, ServiceTask } from '../services/contract'
-import { type Rules, rulesOf } from '../services/rules'
+import { type Entrance, type Rules, rulesOf } from '../services/rules'
 import type { Context } from './context'
 import { serviceNames } from './names'
 
@@ -331,6 +331,7 @@ export class Services {
         touched.add((after ?? before)?.networkId as string)
     }
     for (const id of touched) this.refresh(id)
+    this.#context.ingress?.followLater()
   }
 
   /** Names and sandboxes of the network follow. What goes wrong in one is told, and stops nothing. */
@@ -395,12 +396,15 @@ export class Services {
     else this.#named.delete(networkId)
   }
 
-  /** What a sandbox on these networks balances. The same object as long as it is the same. */
-  rulesFor(networkIds: string[]): Rules {
-    const key = [...networkIds].sort().join()
+  /** What a sandbox on these networks balances; `entrance`: what comes in by published ports, too. The same object as long as it is the same. */
+  rulesFor(networkIds: string[], entrance = false): Rules {
+    const key = `${[...networkIds].sort().join()} ${entrance}`
     const present = this.#rules.get(key)
     if (present) return present
-    const rules = rulesOf(networkIds.flatMap(id => this.#balanced.get(id) ?? []))
+    const rules = rulesOf(
+      networkIds.flatMap(id => this.#balanced.get(id) ?? []),
+      entrance ? networkIds.flatMap(id => entrancesOf(this.all(id))) : [],
+    )
     this.#rules.set(key, rules)
     return rules
   }
@@ -414,6 +418,13 @@ export class Services {
 const FAMILIES = [4, 6] as const
 
 const vipsOf = ({ vips }: ServiceRecord) => FAMILIES.flatMap(family => vips[family] ?? [])
+
+const entrancesOf = (records: ServiceRecord[]): Entrance[] =>
+  records.flatMap(({ id, ports }) =>
+    ports
+      .filter(({ publishedPort, mode }) => publishedPort !== undefined && mode === 'ingress')
+      .map(port => ({ serviceId: id, port })),
+  )
 
 /** `8080/tcp`, of ports that are published on every host. */
 const published = ({ ports }: Pick<ServiceRecord, 'ports'>): string[] =>

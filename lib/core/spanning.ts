@@ -20,6 +20,7 @@ import type { Difference } from './difference'
 import { Encryption } from './encryption'
 import { dnsNames } from './names'
 import type { NetworkRecord } from './records'
+import { INGRESS_LABEL } from './ways-out'
 
 export interface SpanningWorld {
   networks(): Network[]
@@ -122,7 +123,21 @@ export class Spanning {
 
   /** No host has it any more. Throws ERR_NETWORK_IN_USE naming who is on it elsewhere, ERR_CLUSTER_UNAVAILABLE. */
   async undefine(network: Network): Promise<void> {
-    if (await this.#undefine(network.record)) return
+    const deadline = performance.now() + LEAVING
+    const abandoned = this.#isAbandoned(network)
+    while (!(await this.#undefine(network.record))) {
+      if (performance.now() > deadline || !abandoned) return this.#refuse(network)
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  }
+
+  /** Only hosts that published its services are on it, and they leave now that there are none. */
+  #isAbandoned({ id }: Network): boolean {
+    const joined = this.#cluster.endpointsOf(id)
+    return joined.length > 0 && joined.every(({ labels }) => labels[INGRESS_LABEL] !== undefined)
+  }
+
+  async #refuse(network: Network): Promise<never> {
     const joined = this.#cluster.endpointsOf(network.id)
     const holders = await Promise.all(
       network.ipam.map(({ subnet }) => this.#cluster.claims.holdersIn(subnet)),
@@ -611,6 +626,9 @@ export class Spanning {
     await this.#following
   }
 }
+
+/** Milliseconds that other hosts may take to leave a network that has no services any more. */
+const LEAVING = 2_000
 
 /** The other hosts' view of a record: all but what is this host's own. */
 function definitionOf(record: NetworkRecord): NetworkDefinition {

@@ -15,6 +15,9 @@ export const GATEWAY_NETWORK = 'docker_gwbridge'
 /** Networks with this label only give sandboxes a way out: any other network's gateway is preferred. */
 export const FALLBACK_LABEL = 'libcnm.fallback-gateway'
 
+/** The sandbox with this label, where published ports of services come in, has a way out of its own. */
+export const INGRESS_LABEL = 'libcnm.ingress'
+
 export interface WaysOutWorld {
   findNetwork(name: string): Network | undefined
   makeNetwork(input: NetworkInput): Promise<Network>
@@ -29,6 +32,7 @@ export class WaysOut {
 
   /** After a join, a leave, or a change of ports. The caller holds the sandbox's lock. */
   async follow(sandbox: Sandbox, undo: Undo): Promise<void> {
+    if (sandbox.labels[INGRESS_LABEL] !== undefined) return
     const served = sandbox.endpoints().filter(needsWayOut)
     const present = wayOutOf(sandbox)
     if (served.length === 0) {
@@ -39,7 +43,7 @@ export class WaysOut {
 
   async #make(sandbox: Sandbox, served: Endpoint[], undo: Undo): Promise<void> {
     if (sandbox.mode === 'host') return
-    const network = await this.#network()
+    const network = await this.network()
     const endpoint = await network.createEndpoint({
       name: `gateway_${sandbox.id.slice(0, 12)}`,
       ports: portsOf(served),
@@ -49,7 +53,8 @@ export class WaysOut {
     await sandbox.attach(endpoint, JoinOptions.parse({}), undo)
   }
 
-  async #network(): Promise<Network> {
+  /** The bridge of all ways out, made if it is not there. */
+  async network(): Promise<Network> {
     const present = this.#world.findNetwork(GATEWAY_NETWORK)
     if (present) return present
     try {

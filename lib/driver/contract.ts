@@ -242,6 +242,12 @@ export interface Driver<O = unknown> {
   /** Labels of others among the options reach it too, as they are (a plugin knows what we do not). Default: they are dropped. */
   readonly takesLabels?: boolean
 
+  /**
+   * An endpoint's MAC follows from its IPv4 address, unless somebody wants a certain one: so whoever remembers the MAC of an
+   * address still reaches it when another endpoint has the address. Default: MACs are random.
+   */
+  readonly macFromAddress?: boolean
+
   /** Families for which the network wants no gateway address from IPAM. Default none. */
   skipsGateway?(network: Omit<NetworkSpec<O>, 'pools'>): Family[] | Promise<Family[]>
   /**

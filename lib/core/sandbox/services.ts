@@ -8,6 +8,7 @@ import {
   type Rules,
   SERVICES_TABLE,
 } from '../../services/rules'
+import { INGRESS_LABEL } from '../ways-out'
 import type { Interior } from './interior'
 
 /** Services inside a sandbox: the rules that lead what is sent to a virtual IP to a task. */
@@ -21,9 +22,10 @@ export class SandboxServices {
   }
 
   get #wanted(): Rules {
-    const { context, endpoints } = this.#in
+    const { context, endpoints, record } = this.#in
     const networks = new Set([...endpoints.values()].map(({ network }) => network.id))
-    return context.services?.rulesFor([...networks]) ?? NOTHING
+    const entrance = record.config.labels[INGRESS_LABEL] !== undefined
+    return context.services?.rulesFor([...networks], entrance) ?? NOTHING
   }
 
   get #balances(): boolean {
