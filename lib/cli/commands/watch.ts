@@ -16,9 +16,6 @@ const TYPES: Record<CnmEventType, true> = {
   'endpoint.delete': true,
   'endpoint.join': true,
   'endpoint.leave': true,
-  'service.create': true,
-  'service.update': true,
-  'service.delete': true,
   'sandbox.create': true,
   'sandbox.update': true,
   'sandbox.delete': true,
@@ -83,7 +80,6 @@ function describe(event: CnmEvent): string {
   if ('endpoint' in event) return `${event.endpoint.name} network=${event.network.name}`
   if ('service' in event) return `${event.service.name} network=${event.network.name}`
   if ('sandbox' in event) return event.sandbox.containerId
-  if ('service' in event) return `${event.service.name} network=${event.network.name}`
   if (event.type === 'network.shadowed') return `${event.network.name} ${event.subnet} by ${event.route}`
   if ('network' in event) return `${event.network.name} driver=${event.network.driver}`
   if ('differences' in event) return event.differences.map(({ message }) => message).join('; ')
