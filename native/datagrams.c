@@ -79,6 +79,9 @@ static bool set_view(napi_env env, napi_value handle, const char *name, napi_typ
 
 /* ---- the socket */
 
+static void readable(uv_poll_t *poll, int status, int events);
+
+/* How many came; -errno when none did: ECONNREFUSED and the like, of a connected socket. */
 static int receive(int fd, struct memory *memory) {
   struct mmsghdr messages[BATCH];
   struct iovec parts[BATCH];
@@ -94,6 +97,7 @@ static int receive(int fd, struct memory *memory) {
   do
     count = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
   while (count < 0 && errno == EINTR);
+  if (count < 0) return -errno;
   for (int i = 0; i < count; i++) {
     memory->heard_lengths[i] = (uint16_t)messages[i].msg_len;
     memory->said_lengths[i] = 0;
@@ -168,35 +172,46 @@ static void environment_ends(napi_async_cleanup_hook_handle handle, void *data) 
   shut(data); /* when it is closed already, `forget` is on its way: the environment waits for that */
 }
 
-static void heard(struct datagrams *socket) {
+/* Calls the listener; false when that cannot be. */
+static bool tell(struct datagrams *socket, int number) {
   napi_env env = socket->env;
-  napi_value buffer, listener, global, count, result;
-  struct memory *memory = get_memory(env, &buffer);
-  if (memory == NULL) return shut(socket);
-  int number = receive(socket->fd, memory);
-  if (number <= 0) return;
+  napi_value listener, global, count, result;
   if (napi_get_reference_value(env, socket->listener, &listener) != napi_ok ||
       napi_get_global(env, &global) != napi_ok || napi_create_int32(env, number, &count) != napi_ok)
-    return;
+    return false;
   if (napi_make_callback(env, NULL, global, listener, 1, &count, &result) != napi_ok) cnm_report_exception(env);
+  return true;
+}
+
+static void heard(struct datagrams *socket) {
+  napi_value buffer;
+  struct memory *memory = get_memory(socket->env, &buffer);
+  if (memory == NULL) return shut(socket);
+  int number = receive(socket->fd, memory);
+  if (number == 0 || number == -EAGAIN || !tell(socket, number) || number < 0) return;
   /* JavaScript may have closed the socket, and detached the buffer. */
-  if (socket->fd < 0 || (memory = get_memory(env, &buffer)) == NULL) return;
+  if (socket->fd < 0 || (memory = get_memory(socket->env, &buffer)) == NULL) return;
   socket->lost += send_answers(socket->fd, memory, number);
+}
+
+/* An error of the socket, which is taken off by asking; libuv has stopped. */
+static void failed(struct datagrams *socket) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  (void)getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  (void)uv_poll_start(&socket->poll, UV_READABLE, readable);
+  if (error != 0) (void)tell(socket, -error);
 }
 
 static void readable(uv_poll_t *poll, int status, int events) {
   struct datagrams *socket = (struct datagrams *)poll;
   napi_handle_scope scope;
   (void)events;
-  if (status < 0) { /* an error of the socket, which is taken off by asking; libuv has stopped */
-    int error;
-    socklen_t size = sizeof error;
-    (void)getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    (void)uv_poll_start(poll, UV_READABLE, readable);
-    return;
-  }
   if (napi_open_handle_scope(socket->env, &scope) != napi_ok) return;
-  heard(socket);
+  if (status < 0)
+    failed(socket);
+  else
+    heard(socket);
   napi_close_handle_scope(socket->env, scope);
 }
 
@@ -236,14 +251,17 @@ static napi_value send_call(napi_env env, napi_callback_info info) {
   if (holder == NULL || !cnm_get_bytes(env, args[0], "message", &message, &length) ||
       !cnm_get_bytes(env, args[1], "to", &to, &size))
     return NULL;
-  if (size != SOURCE) return cnm_throw(env, EINVAL, "sendto");
+  if (size != SOURCE && size != 0) return cnm_throw(env, EINVAL, "sendto");
   struct datagrams *socket = holder->socket;
-  if (socket == NULL) return cnm_undefined(env);
+  if (socket == NULL) return cnm_number(env, 0);
   do
-    sent = sendto(socket->fd, message, length, MSG_DONTWAIT, (const struct sockaddr *)to, source_size(to));
+    sent = size == 0
+               ? send(socket->fd, message, length, MSG_DONTWAIT)
+               : sendto(socket->fd, message, length, MSG_DONTWAIT, (const struct sockaddr *)to, source_size(to));
   while (sent < 0 && errno == EINTR);
-  if (sent < 0) socket->lost++;
-  return cnm_undefined(env);
+  if (sent >= 0) return cnm_number(env, 0);
+  socket->lost++;
+  return cnm_number(env, errno);
 }
 
 static void forget_holder(napi_env env, void *data, void *hint) {

@@ -76,6 +76,18 @@ static napi_value bind_socket(napi_env env, napi_callback_info info) {
   return cnm_undefined(env);
 }
 
+static napi_value connect_socket(napi_env env, napi_callback_info info) {
+  napi_value args[2];
+  int fd;
+  const uint8_t *address;
+  size_t length;
+  if (!cnm_get_args(env, info, 2, args) || !cnm_get_int(env, args[0], "fd", &fd) ||
+      !cnm_get_bytes(env, args[1], "address", &address, &length))
+    return NULL;
+  if (connect(fd, (const struct sockaddr *)address, (socklen_t)length) != 0) return cnm_throw(env, errno, "connect");
+  return cnm_undefined(env);
+}
+
 static napi_value listen_socket(napi_env env, napi_callback_info info) {
   napi_value args[2];
   int fd, backlog;
@@ -108,7 +120,7 @@ static napi_value close_descriptor(napi_env env, napi_callback_info info) {
 void cnm_register_socket(napi_env env, napi_value exports) {
   static const struct cnm_function FUNCTIONS[] = {
       {"socket", open_socket}, {"setsockopt", set_option},  {"bind", bind_socket},
-      {"listen", listen_socket}, {"socketName", socket_name}, {"close", close_descriptor},
+      {"connect", connect_socket}, {"listen", listen_socket}, {"socketName", socket_name}, {"close", close_descriptor},
   };
   cnm_export(env, exports, FUNCTIONS, CNM_COUNT(FUNCTIONS));
 }

@@ -1,5 +1,4 @@
 import { randomInt } from 'node:crypto'
-import { familyOf } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import { type Logger, SILENT } from '../base/log'
 import { atomically } from '../base/undo'
@@ -179,7 +178,7 @@ async function listen(
       listen: BACKLOG,
       reuseAddress: ports.tcp !== 0,
     })
-    server = await serveUdp(stack, udp, familyOf(address), responder, log)
+    server = serveUdp(stack, udp, responder, log)
   } catch (error) {
     stack.closeFd(udp)
     if (tcp >= 0) stack.closeFd(tcp)

@@ -42,7 +42,7 @@ export class DnsServer {
       await server.#listen(fd)
     } catch (error) {
       server.#tcp.close()
-      await udp.close()
+      udp.close()
       throw error
     }
     return server
@@ -60,7 +60,8 @@ export class DnsServer {
     if (this.#closed) return
     this.#closed = true
     for (const client of this.#clients) client.destroy()
-    await Promise.all([this.udp.close(), new Promise<void>(resolve => this.#tcp.close(() => resolve()))])
+    this.udp.close()
+    await new Promise<void>(resolve => this.#tcp.close(() => resolve()))
   }
 
   async #listen(fd: number): Promise<void> {

@@ -1,7 +1,8 @@
-import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { Socket as TcpSocket } from 'node:net'
+import { constants } from 'node:os'
+import { getSystemErrorName } from 'node:util'
 import { familyOf } from '../base/cidr'
-import type { Stack } from '../kernel/kernel'
+import type { Datagrams, Stack } from '../kernel/kernel'
 import type { Upstream } from './contract'
 import { randomId, type Transport } from './forward'
 import { Frames, frame } from './frames'
@@ -11,7 +12,7 @@ import { upstreamKey } from './upstream'
 const PORT = { uses: 500, age: 10_000, idle: 5000, pending: 200 }
 
 /** Sockets speak to one address only: no name is ever looked up. */
-export const literal = (
+const literal = (
   host: string,
   _options: unknown,
   callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
@@ -110,28 +111,36 @@ export class SocketTransport implements Transport {
 
 type Pending = (error: Error | undefined, reply?: Buffer) => void
 
+/** To whom the socket is connected. */
+const PEER = new Uint8Array(0)
+
 /** One connected UDP socket. */
 class Port {
-  readonly #socket: UdpSocket
+  readonly #socket: Datagrams
   readonly #pending = new Map<number, Pending>()
   readonly #born = performance.now()
+  readonly #idle: NodeJS.Timeout
   #uses = 0
-  #idle: NodeJS.Timeout | undefined
   #closed = false
 
   constructor(
     stack: Stack,
-    upstream: Upstream,
+    { address, port = 53 }: Upstream,
     readonly gone: (port: Port) => void,
   ) {
-    const family = familyOf(upstream.address)
-    const fd = stack.openSocket({ type: 'udp', address: family === 4 ? '0.0.0.0' : '::', port: 0 })
-    this.#socket = createSocket({ type: family === 4 ? 'udp4' : 'udp6', lookup: literal })
-    this.#socket.on('message', message => this.#receive(message))
-    // ICMP errors (ECONNREFUSED) surface here: nobody listens there, so none of the questions will be answered.
-    this.#socket.on('error', error => this.#fail(error))
-    this.#socket.bind({ fd, exclusive: true })
-    this.#socket.connect(upstream.port ?? 53, upstream.address)
+    const any = familyOf(address) === 4 ? '0.0.0.0' : '::'
+    const fd = stack.openSocket({ type: 'udp', address: any, port: 0, peer: { address, port } })
+    try {
+      this.#socket = stack.serveDatagrams(fd, count => this.#hear(count))
+    } catch (error) {
+      stack.closeFd(fd)
+      throw error
+    }
+    this.#idle = setTimeout(() => {
+      if (this.#pending.size > 0) this.#idle.refresh()
+      else this.close()
+    }, PORT.idle)
+    this.#idle.unref()
   }
 
   get fresh(): boolean {
@@ -144,31 +153,42 @@ class Port {
   }
 
   send(message: Buffer, done: Pending): () => void {
-    clearTimeout(this.#idle)
     this.#uses++
     let id = randomId()
     while (this.#pending.has(id)) id = randomId()
     this.#pending.set(id, done)
-    const sent = Buffer.from(message)
-    sent.writeUInt16BE(id, 0)
-    this.#socket.send(sent, error => {
-      if (error && this.#pending.delete(id)) {
-        done(error)
+    message.writeUInt16BE(id, 0)
+    const errno = this.#socket.send(message, PEER)
+    // no room: it is lost, as it may be on the way
+    if (errno !== 0 && errno !== constants.errno.EAGAIN)
+      queueMicrotask(() => {
+        if (!this.#pending.delete(id)) return
+        done(failure(errno))
         this.#rest()
-      }
-    })
+      })
     return () => {
       if (this.#pending.delete(id)) this.#rest()
     }
   }
 
-  #receive(message: Buffer): void {
-    if (message.length < 12) return
-    const id = message.readUInt16BE(0)
-    const done = this.#pending.get(id)
-    if (!done) return
-    this.#pending.delete(id)
-    done(undefined, message)
+  #hear(count: number): void {
+    if (count < 0) {
+      // An ICMP error (ECONNREFUSED): nobody listens there, so none of the questions will be answered.
+      this.#fail(failure(-count))
+      return
+    }
+    const { heard, heardLengths } = this.#socket
+    const slot = heard.length / heardLengths.length
+    for (let i = 0; i < count; i++) {
+      const length = heardLengths[i] as number
+      if (length < 12) continue
+      const base = i * slot
+      const id = ((heard[base] as number) << 8) | (heard[base + 1] as number)
+      const done = this.#pending.get(id)
+      if (!done) continue
+      this.#pending.delete(id)
+      done(undefined, Buffer.from(heard.subarray(base, base + length))) // the slot is used again
+    }
     this.#rest()
   }
 
@@ -181,13 +201,8 @@ class Port {
   /** Closes when nobody waits and it is spent; otherwise after a while without use. */
   #rest(): void {
     if (this.#closed || this.#pending.size > 0) return
-    if (!this.fresh) {
-      this.close()
-      return
-    }
-    clearTimeout(this.#idle)
-    this.#idle = setTimeout(() => this.close(), PORT.idle)
-    this.#idle.unref()
+    if (this.fresh) this.#idle.refresh()
+    else this.close()
   }
 
   close(): void {
@@ -199,6 +214,9 @@ class Port {
     this.gone(this)
   }
 }
+
+const failure = (errno: number): Error =>
+  new Error(`${getSystemErrorName(-errno)} from the name server's side`)
 
 function failSoon(error: Error, done: Pending): () => void {
   let wanted = true

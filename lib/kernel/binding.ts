@@ -36,6 +36,8 @@ export interface Binding {
   setsockopt(fd: number, level: number, name: number, value: number | Uint8Array): void
   /** `address` is the raw sockaddr, sa_family included (host byte order), port in network order. */
   bind(fd: number, address: Uint8Array): void
+  /** Of a datagram socket: where it sends to, and alone hears from. `address` as for {@link bind}. */
+  connect(fd: number, address: Uint8Array): void
   listen(fd: number, backlog: number): void
   /** getsockname(2): the raw sockaddr. */
   socketName(fd: number): Uint8Array
@@ -44,11 +46,11 @@ export interface Binding {
   /* datagrams */
   /**
    * Serves a bound UDP or packet socket in batches, on the event loop's own thread: calls `onHeard` with the number of datagrams that
-   * came (64 at most), and when it returns, sends its answers. Takes over the descriptor, unless it throws (EPROTOTYPE: not
-   * a datagram socket). Does not keep the process alive. What `onHeard` throws is an uncaught exception. Missing in older
-   * builds of the addon.
+   * came (64 at most), and when it returns, sends its answers; or with a negative errno, when the kernel says that what was
+   * sent did not arrive (ECONNREFUSED, of a connected socket). Takes over the descriptor, unless it throws (EPROTOTYPE: not
+   * a datagram socket). Does not keep the process alive. What `onHeard` throws is an uncaught exception.
    */
-  datagrams?(fd: number, onHeard: (count: number) => void): Datagrams
+  datagrams(fd: number, onHeard: (count: number) => void): Datagrams
 
   /* netlink */
   /**
@@ -102,8 +104,11 @@ export interface Datagrams {
   /** Answers, slot i to who said datagram i; those of length 0 (all, when `onHeard` is called) are not sent. */
   readonly said: Uint8Array
   readonly saidLengths: Uint16Array
-  /** Says one thing later, outside of the slots. Does nothing after `close`. */
-  send(message: Uint8Array, to: Uint8Array): void
+  /**
+   * Says one thing, outside of the slots; `to` empty: to whom the socket is connected. Returns 0, or the errno of what did not
+   * go. Does nothing after `close`.
+   */
+  send(message: Uint8Array, to: Uint8Array): number
   /** What could not be sent since the beginning: UDP may lose, the loop must not wait. */
   lost(): number
   /** Again: does nothing. */

@@ -81,10 +81,10 @@ export interface Stack {
   openSocket(options: SocketOptions): number
   closeFd(fd: number): void
   /**
-   * Serves a UDP socket of {@link openSocket} in batches, from then on its owner; see {@link Datagrams}. Absent: serve it
-   * by `dgram`. Throws ERR_KERNEL.
+   * Serves a UDP socket of {@link openSocket} in batches, from then on its owner; see {@link Datagrams}. `onHeard` is told how many
+   * datagrams have come, or a negative errno. Throws ERR_KERNEL.
    */
-  serveDatagrams?(fd: number, onHeard: (count: number) => void): Datagrams
+  serveDatagrams(fd: number, onHeard: (count: number) => void): Datagrams
 
   /**
    * Sends and hears whole Ethernet frames on a link, from under the link's own use of them (an AF_PACKET socket): `hear` gets
@@ -130,6 +130,8 @@ export interface Watch {
   close(): void
 }
 
+export type { Datagrams }
+
 export interface SocketOptions {
   type: 'udp' | 'tcp' | 'sctp'
   /** Canonical address; its family decides the socket's. IPv6 sockets are V6ONLY. */
@@ -144,6 +146,8 @@ export interface SocketOptions {
   dropAll?: boolean
   /** IP_TRANSPARENT: may answer for foreign addresses. */
   transparent?: boolean
+  /** UDP: connected to it, so that it hears nobody else, and of what does not arrive there. */
+  peer?: { address: string; port: number }
 }
 
 /**

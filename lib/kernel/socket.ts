@@ -56,6 +56,7 @@ export function openSocket(binding: Binding, ns: number, options: SocketOptions)
       binding.setsockopt(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1)
     if (options.dropAll) dropAll(binding, fd) // before it can receive
     binding.bind(fd, sockaddr(address, port))
+    if (options.peer) binding.connect(fd, sockaddr(options.peer.address, options.peer.port))
     if (options.listen !== undefined) binding.listen(fd, options.listen)
     return fd
   } catch (error) {

@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import type { Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import { askDump, BatchSocket, sendBatch } from './batch'
-import type { Binding, ExchangeResult } from './binding'
+import type { Binding, Datagrams, ExchangeResult } from './binding'
 import { errnoOf, isNativeError, NEED_ESP, systemError } from './errors'
 import type {
   Address,
@@ -231,18 +231,12 @@ export class LinuxStack implements Stack, Line {
     this.binding.close(fd)
   }
 
-  get serveDatagrams(): Stack['serveDatagrams'] {
-    const { datagrams } = this.binding
-    return (
-      datagrams &&
-      ((fd, onHeard) => {
-        try {
-          return datagrams(fd, onHeard)
-        } catch (error) {
-          throw systemError(error, `serve descriptor ${fd} in batches`, { fd })
-        }
-      })
-    )
+  serveDatagrams(fd: number, onHeard: (count: number) => void): Datagrams {
+    try {
+      return this.binding.datagrams(fd, onHeard)
+    } catch (error) {
+      throw systemError(error, `serve descriptor ${fd} in batches`, { fd })
+    }
   }
 
   openPackets(options: PacketOptions, hear: (frame: Uint8Array) => void): Packets {

@@ -206,6 +206,17 @@ export class MockStack implements Stack {
     })
   }
 
+  /** The descriptors of a model carry nothing; see {@link Kernel.simulated}. */
+  serveDatagrams(fd: number): never {
+    throw new CnmError(
+      'ERR_UNSUPPORTED',
+      `descriptor ${fd} is one of a modelled kernel: nothing comes by it`,
+      {
+        fd,
+      },
+    )
+  }
+
   closeFd(fd: number): void {
     this.kernel.closeFd(fd)
   }

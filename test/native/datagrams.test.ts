@@ -1,7 +1,8 @@
 /** UDP sockets served in batches. */
 import { createSocket } from 'node:dgram'
 import { readdirSync } from 'node:fs'
-import { type Binding, type Datagrams, loadBinding } from '../../lib/kernel/binding'
+import { constants } from 'node:os'
+import { type Datagrams, loadBinding } from '../../lib/kernel/binding'
 import { sockaddr } from '../../lib/kernel/socket'
 
 const AF_INET = 2
@@ -10,7 +11,7 @@ const SOCK_DGRAM = 2
 const BATCH = 64
 const SLOT = 4096
 
-const b = loadBinding() as Required<Binding>
+const b = loadBinding()
 const descriptors = () => readdirSync('/proc/self/fd').length
 const until = async (condition: () => boolean) => {
   for (let waits = 0; !condition() && waits < 5000; waits++)
@@ -201,4 +202,43 @@ test('Node’s own sockets understand it', async () => {
   socket.send('?', server.port, '127.0.0.1')
   expect(await heard).toBe('hello')
   await new Promise<void>(resolve => socket.close(() => resolve()))
+})
+
+test('connected, it hears its peer only, and is told when nobody is there', async () => {
+  const counts: number[] = []
+  const connected = (port: number) => {
+    const fd = b.socket(ns.ns, AF_INET, SOCK_DGRAM, 0)
+    b.connect(fd, sockaddr('127.0.0.1', port))
+    const socket = b.datagrams(fd, count => counts.push(count))
+    opened.push(socket)
+    return socket
+  }
+  const to = new Uint8Array(0)
+  const { socket: peer, heard } = listen()
+  const one = connected(peer.port)
+  expect(one.send(Buffer.from('hi'), to)).toBe(0)
+  await until(() => heard.length === 1)
+  const stranger = listen().socket
+  stranger.send(Buffer.from('from a stranger'), place('127.0.0.1', one.port))
+  peer.send(Buffer.from('from the peer'), place('127.0.0.1', one.port))
+  await until(() => counts.length > 0)
+  expect(counts).toEqual([1])
+  expect(one.send(new Uint8Array(70_000), to)).toBe(constants.errno.EMSGSIZE)
+  expect(one.lost()).toBe(1)
+
+  const { port } = peer
+  peer.close()
+  one.send(Buffer.from('still there?'), to)
+  await until(() => counts.length > 1)
+  expect(counts[1]).toBe(-constants.errno.ECONNREFUSED)
+  // and it goes on: somebody may listen there again
+  const again = b.socket(ns.ns, AF_INET, SOCK_DGRAM, 0)
+  b.bind(again, sockaddr('127.0.0.1', port))
+  let asked = 0
+  const next = b.datagrams(again, count => {
+    asked += count
+  })
+  opened.push(next)
+  expect(one.send(Buffer.from('hi'), to)).toBe(0)
+  await until(() => asked === 1)
 })

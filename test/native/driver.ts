@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Binding, Datagrams } from '../../lib/kernel/binding'
+import type { Binding } from '../../lib/kernel/binding'
 import {
   addBadAddress,
   addBridge,
@@ -155,11 +155,11 @@ async function datagrams(b: Binding, ns: number): Promise<void> {
   const open = (onHeard: (count: number) => void) => {
     const fd = b.socket(ns, AF_INET, SOCK_DGRAM, 0)
     b.bind(fd, sockaddrIn('127.0.0.1', 0))
-    return b.datagrams?.(fd, onHeard) as Datagrams
+    return b.datagrams(fd, onHeard)
   }
-  refused('EBADF', () => b.datagrams?.(NO_FD, () => undefined))
+  refused('EBADF', () => b.datagrams(NO_FD, () => undefined))
   const tcp = b.socket(ns, AF_INET, SOCK_STREAM, 0)
-  refused('EPROTOTYPE', () => b.datagrams?.(tcp, () => undefined))
+  refused('EPROTOTYPE', () => b.datagrams(tcp, () => undefined))
   b.close(tcp)
 
   const late: Uint8Array[] = []
@@ -187,6 +187,7 @@ async function datagrams(b: Binding, ns: number): Promise<void> {
   check(answers === 101, `each datagram is answered: ${answers}`)
   client.send(new Uint8Array(70_000), to)
   check(client.lost() === 1 && server.lost() === 0, 'what does not go is counted')
+  await connected(b, ns, to.subarray(0, 16))
   client.send(new Uint8Array(1), to) /* on its way when the server goes */
   for (const socket of [server, client]) {
     socket.close()
@@ -194,6 +195,31 @@ async function datagrams(b: Binding, ns: number): Promise<void> {
     socket.send(new Uint8Array(1), to)
   }
   check(client.lost() === 1, 'known after the end')
+}
+
+/** One that hears from `peer` only, and of what does not get there. */
+async function connected(b: Binding, ns: number, peer: Uint8Array): Promise<void> {
+  const counts: number[] = []
+  const open = (address: Uint8Array) => {
+    const fd = b.socket(ns, AF_INET, SOCK_DGRAM, 0)
+    b.connect(fd, address)
+    return b.datagrams(fd, count => counts.push(count))
+  }
+  const heard = async (what: number) => {
+    for (let waits = 0; !counts.includes(what) && waits < 500; waits++)
+      await new Promise(resolve => setTimeout(resolve, 1))
+    check(counts.includes(what), `told of ${what}: ${counts}`)
+  }
+  const socket = open(peer)
+  check(socket.send(new Uint8Array(3), new Uint8Array(0)) === 0, 'sent to the peer')
+  await heard(1)
+  check(socket.send(new Uint8Array(70_000), new Uint8Array(0)) === 90, 'EMSGSIZE')
+  socket.close()
+  const nobody = open(sockaddrIn('127.0.0.1', 9))
+  nobody.send(new Uint8Array(3), new Uint8Array(0))
+  await heard(-111) /* ECONNREFUSED */
+  nobody.close()
+  refused('EBADF', () => b.connect(NO_FD, peer))
 }
 
 function sysctls(b: Binding, ns: number, round: number): void {
