@@ -1,4 +1,3 @@
-import { CnmError } from '../base/errors'
 import type { Binding } from './binding'
 import { systemError } from './errors'
 import type { PacketOptions, Packets } from './kernel'
@@ -29,8 +28,6 @@ export function openPackets(
     const address = onLink(link)
     binding.bind(fd, address.subarray(0, 20))
     if (promiscuous) binding.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership(link))
-    if (!binding.datagrams)
-      throw new CnmError('ERR_UNSUPPORTED', 'the native addon is of an older libcnm; run: npm rebuild libcnm')
     const socket = binding.datagrams(fd, count => {
       const slot = socket.heard.length / socket.heardLengths.length
       const frames: Uint8Array[] = []
