@@ -135,6 +135,42 @@ test('logs, logs -f, logs --tail', async () => {
   expect(await docker('rm talk')).toBe('talk\n')
 })
 
+test('stopped: connect and disconnect are for the next start; inspect and ps tell', async () => {
+  await docker('network create --subnet 10.8.0.0/24 first')
+  await docker('network create --subnet 10.7.0.0/24 second')
+  await docker('create --name idle --network first busybox sleep 99')
+  expect(await docker('ps -q --filter name=idle')).toBe('')
+  expect(await docker('ps -a --filter name=idle --format', '{{.Names}} {{.Status}} {{.Networks}}')).toBe(
+    'idle Created first\n',
+  )
+  await docker('network connect --ip 10.7.0.70 --alias late second idle')
+  await docker('network disconnect first idle')
+  expect(await docker('network disconnect first idle')).toContain('is not connected to network first')
+  expect(await docker('network inspect -f', '{{len .Containers}}', 'second')).toBe('0\n')
+  await docker('start idle')
+  expect(await docker('exec idle ip -o -4 address')).toMatch(/eth0 +inet 10\.7\.0\.70\/24/)
+  expect(await docker('exec idle ip -o -4 address')).not.toContain('10.8.0.')
+  expect(await docker('run --rm --network second busybox ping -c1 late')).toContain('1 packets received')
+  expect(await docker('ps --filter name=idle --format', '{{.Names}} {{.Networks}}')).toBe('idle second\n')
+  expect(
+    await docker('inspect -f', '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}', 'idle'),
+  ).toBe('second \n')
+  expect(await docker('rm -f idle')).toBe('idle\n')
+  expect(await docker('network rm first second')).toBe('first\nsecond\n')
+})
+
+test('logs -f follows until the container is stopped, timestamps included', async () => {
+  await docker('run -d --name clock busybox sh -c', 'trap exit TERM; while :; do date; sleep 0.2; done')
+  const followed = docker('logs -f -t --tail 1 clock')
+  // It has something to follow before it ends.
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  expect(await docker('stop -t 1 clock')).toBe('clock\n')
+  const lines = (await followed).trim().split('\n')
+  expect(lines.length).toBeGreaterThan(1)
+  for (const line of lines) expect(line).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z \w{3} \w{3} /)
+  expect(await docker('rm clock')).toBe('clock\n')
+})
+
 test('--link follows the container that it names', async () => {
   await docker('run -d --name store busybox sleep 99')
   await docker('run -d --name shop --link store:db busybox sleep 99')

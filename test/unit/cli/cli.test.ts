@@ -1,4 +1,5 @@
 /** The verbs of cnm, run in this process against an API on the mocked kernel. */
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pairs, parseArgs, type Option } from '../../../lib/cli/args'
@@ -411,6 +412,17 @@ describe('the command line', () => {
       for (const { name } of command.options) expect(out).toContain(`--${name}`)
       expect((await cnm(['help', ...words])).out).toBe(out)
     }
+  })
+
+  test('a verb that asks a server loads nothing of what makes one', () => {
+    const root = join(__dirname, '../../..')
+    const script = `
+      require('./lib/cli/run.ts')
+      const loaded = Object.keys(require.cache).map(file => require('node:path').relative('.', file))
+      console.log(loaded.filter(file => /zod|lmdb|etcd|ffi|^lib.(kernel|controller|core|cni|api.networks)/.test(file)).join())`
+    const words = ['-r', './test/support/ts-child.cjs', '-e', script]
+    const { stdout, stderr } = spawnSync(process.execPath, words, { cwd: root, encoding: 'utf8' })
+    expect([stdout, stderr]).toEqual(['\n', ''])
   })
 
   test('short options, bundles, values and the end of options', () => {
