@@ -212,6 +212,7 @@ export class Endpoint {
   async updatePorts(bindings: z.input<typeof portBinding>[]): Promise<readonly PublishedPort[]> {
     const wanted = parse(z.array(portBinding), bindings, 'ports')
     refuseTwins(wanted)
+    if (wanted.length) this.network.mustPublish(this.name)
     await this.#exclusively(() =>
       atomically(async undo => {
         this.#mustLive()

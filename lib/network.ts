@@ -180,13 +180,25 @@ export class Network {
     return matches[0]
   }
 
+  /** @internal Refuses ports where there is no way in from outside. */
+  mustPublish(endpoint: string): void {
+    if (!this.internal || this.#driver.capabilities.addresses === false) return
+    throw new CnmError(
+      'ERR_INVALID_PORT',
+      `ports of ${endpoint} cannot be published: network ${this.name} is internal; leave them out, or publish them on another network of the sandbox`,
+      { field: 'ports', network: this.id, endpoint },
+    )
+  }
+
   /**
    * Reserves a name, addresses and a MAC on this network. Nothing appears in the kernel before `join`.
-   * Throws ERR_ENDPOINT_EXISTS, ERR_CONFIG_ONLY, ERR_ADDRESS_IN_USE, ERR_ADDRESS_OUT_OF_RANGE, ERR_POOL_EXHAUSTED.
+   * Throws ERR_ENDPOINT_EXISTS, ERR_CONFIG_ONLY, ERR_ADDRESS_IN_USE, ERR_ADDRESS_OUT_OF_RANGE, ERR_POOL_EXHAUSTED,
+   * ERR_INVALID_PORT (ports to be published on an internal network, among others).
    */
   async createEndpoint(input: EndpointInput): Promise<Endpoint> {
     const config = parse(EndpointOptions, input)
     const driverOptions = this.#endpointDriverOptions(config)
+    if (config.ports.length || config.publishAll) this.mustPublish(config.name)
     const service = config.service && this.#context.services?.find(config.service.name, this)
     if (service) config.ports.push(...portsOnHost(service))
     exposedPorts(config.exposed) // refuses what is none
@@ -207,10 +219,6 @@ export class Network {
               network: this.id,
               name: config.name,
             },
-          )
-        if (this.internal && config.ports.length && this.#driver.capabilities.addresses !== false)
-          this.#context.log.warn(
-            `ports of ${config.name} are not published: network ${this.name} is internal`,
           )
         const record = await this.#allocate(config, driverOptions, undo)
         if (service && config.service) record.task = { serviceId: service.id, weight: config.service.weight }

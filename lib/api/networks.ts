@@ -181,6 +181,8 @@ export async function connectContainer(
     const endpoint = await network.createEndpoint({
       ...own,
       ...asked,
+      // As in Docker: its ports are published on its other networks.
+      ...(network.internal ? { ports: [], publishAll: false } : {}),
       links: { ...own.links, ...asked.links },
       aliases: [
         ...new Set([...(asked.aliases ?? []), ...(own.aliases ?? []), ...shortName(container, network)]),

@@ -220,9 +220,15 @@ async function beside(stack: Stack): Promise<void> {
 
 async function healing(stack: Stack): Promise<void> {
   console.log('self-healing: from the return of "nft flush ruleset" to the event that all is back')
-  for (const count of [10, 1000, 10_000]) {
+  for (const [backend, count] of [
+    ['nftables', 10],
+    ['nftables', 1000],
+    ['nftables', 10_000],
+    ['iptables', 10],
+    ['iptables', 1000],
+  ] as const) {
     // A new one each time: repairs in quick succession are slowed down on purpose.
-    const firewall = openFirewall({ backend: 'nftables', stack, ipForward: true })
+    const firewall = openFirewall({ backend, stack, ipForward: true })
     let wake = (): void => {}
     firewall.onProblem((_, repaired) => repaired && wake())
     await firewall.start()
@@ -238,7 +244,7 @@ async function healing(stack: Stack): Promise<void> {
       await healed
       times.push(performance.now() - started)
     }
-    console.log(`  ${String(count).padStart(6)} mappings: ${median(times).toFixed(0)} ms`)
+    console.log(`  ${backend} ${String(count).padStart(6)} mappings: ${median(times).toFixed(0)} ms`)
     await firewall.stop({ remove: true })
   }
 }
