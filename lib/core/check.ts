@@ -1,7 +1,7 @@
 /** Compares the system with the desired state. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { familyOf } from '../base/cidr'
+import { addressOf, BITS, familyOf, formatCidr, network, parseCidr } from '../base/cidr'
 import { crowd } from '../base/crowd'
 import { isCnmError } from '../base/errors'
 import type { Attachment, Driver, DriverNetwork, HostLink } from '../driver/contract'
@@ -12,6 +12,7 @@ import type { JoinOptions } from '../options'
 import type { Sandbox } from '../sandbox'
 import type { Context } from './context'
 import type { Difference, Fix } from './difference'
+import { MAIN_TABLE } from '../ipam/host'
 import { equip, sysctlsFor } from './inside'
 import { bearsMark } from './mark'
 import type { NetworkRecord, SandboxRecord } from './records'
@@ -68,6 +69,8 @@ export async function check(context: Context, world: World): Promise<Difference[
   for (const problem of await context.firewall.check())
     if (problem.kind === 'missing')
       found.push({ kind: 'firewall', problem: 'missing', message: problem.message, fix: { by: 'firewall' } })
+    else if (problem.kind === 'forwarding-off')
+      found.push({ kind: 'sysctl', problem: 'wrong', message: problem.message, fix: { by: 'firewall' } })
   found.push(...((await context.spanning?.check()) ?? []))
   found.push(...(await findStrays(context, world, host)))
   return found
@@ -115,7 +118,7 @@ function checkNetwork(context: Context, network: Network, host: Facts): Differen
   const changes: Change[] = []
   const found: Difference[] = []
   const differ = (
-    kind: 'link' | 'address',
+    kind: 'link' | 'address' | 'route',
     problem: 'missing' | 'wrong',
     message: string,
     change: Change,
@@ -146,9 +149,40 @@ function checkNetwork(context: Context, network: Network, host: Facts): Differen
         link: state.link,
         address,
       })
+    else if (link.up && !data?.adopted && !hasWay(host, link, address))
+      differ(
+        'route',
+        'missing',
+        `the host lacks its route to ${subnetOf(address)} of network ${network.name}`,
+        {
+          op: 'replaceRoute',
+          route: wayTo(address, state.link),
+        },
+      )
   found.push(...checkSysctls(context.host, 'host', state.sysctls ?? {}, about))
   if (state.hostLink) found.push(...checkHostLink(network, state.hostLink, host))
   return found
+}
+
+const subnetOf = (address: string): string => formatCidr(network(parseCidr(address)))
+
+/** As the kernel makes it (net/ipv4/fib_frontend.c, net/ipv6/addrconf.c: IP6_RT_PRIO_ADDRCONF). */
+const wayTo = (address: string, link: string): RouteSpec => ({
+  destination: subnetOf(address),
+  link,
+  ...(familyOf(address) === 4 ? { source: addressOf(address), scope: 'link' } : { metric: 256 }),
+})
+
+/** The kernel makes the route with the address, for subnets of more than one. */
+function hasWay(host: Facts, { index }: Link, address: string): boolean {
+  const { family, length } = parseCidr(address)
+  const destination = subnetOf(address)
+  return (
+    length === BITS[family] ||
+    host.routes.some(
+      each => each.link === index && each.destination === destination && each.table === MAIN_TABLE,
+    )
+  )
 }
 
 function checkHostLink(

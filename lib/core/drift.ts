@@ -35,6 +35,7 @@ export class DriftWatch {
   }
 
   #hear(event: KernelEvent): void {
+    const before = event.topic === 'link' ? this.#links.get(event.link.index) : undefined
     if (event.topic === 'link') {
       if (event.change === 'set') this.#links.set(event.link.index, event.link)
       else {
@@ -44,20 +45,27 @@ export class DriftWatch {
     }
     if (event.topic === 'route') {
       if (event.change === 'set') this.#look(event.route)
+      else if (event.route.table === MAIN_TABLE && this.#isWanted(event.route.link)) this.#arm()
     } else if (event.topic === 'rule') {
       if (event.change === 'set') void this.#follow(event.rule)
-    } else if (event.topic === 'overrun' || this.#concerns(event)) this.#arm()
+    } else if (event.topic === 'overrun' || this.#concerns(event, before)) this.#arm()
   }
 
-  /** Only what takes something of ours away, or changes it. */
-  #concerns(event: KernelEvent): boolean {
+  /** Only what takes something of ours away, or changes it. `before`: the link until now. */
+  #concerns(event: KernelEvent, before: Link | undefined): boolean {
     if (event.topic === 'link') {
-      const { name, up } = event.link
-      if (event.change === 'set' && up) return false
+      const { name, up, carrier, kind } = event.link
+      // A pair loses its carrier when the end in the sandbox goes down; a bridge, when its last port has left.
+      const lost = kind !== 'bridge' && before?.carrier === true && !carrier
+      if (event.change === 'set' && up && !lost) return false
       return this.#context.wantedLinks.has(name)
     }
-    if (event.topic !== 'address' || event.change !== 'removed') return false
-    return this.#context.wantedLinks.has(this.#links.get(event.address.link)?.name ?? '')
+    return event.topic === 'address' && event.change === 'removed' && this.#isWanted(event.address.link)
+  }
+
+  #isWanted(link: number | undefined): boolean {
+    const name = link === undefined ? undefined : this.#links.get(link)?.name
+    return name !== undefined && this.#context.wantedLinks.has(name)
   }
 
   /** A new route: whether one outside the main table takes anything is for the rules to say. */

@@ -30,10 +30,14 @@ async function meddle(open: Promise<Stack>, ...changes: Change[]): Promise<void>
   }
 }
 
-/** The state without random names and MACs, and without what only the next link would inherit. */
+/** The state without random names and MACs, without what only the next link would inherit, and who made a route. */
 const likeness = (kernel: MockKernel) =>
   anonymous(
-    JSON.parse(JSON.stringify(kernel.snapshot(), (key, value) => (key === INHERITED ? undefined : value))),
+    JSON.parse(
+      JSON.stringify(kernel.snapshot(), (key, value) =>
+        key === INHERITED || key === 'protocol' ? undefined : value,
+      ),
+    ),
   )
 const INHERITED = 'net/ipv6/conf/default/disable_ipv6'
 
@@ -102,6 +106,16 @@ const CASES: [string, (scene: Scene) => Promise<unknown>, RegExp[]][] = [
     ({ kernel, web }) =>
       meddle(host(kernel), { op: 'removeAddress', link: web.link ?? '', address: '10.1.0.1/24' }),
     [/lacks its address 10\.1\.0\.1\/24/],
+  ],
+  [
+    'the host’s way to a network',
+    ({ kernel, web }) =>
+      meddle(
+        host(kernel),
+        { op: 'removeRoute', route: { destination: '10.1.0.0/24', link: web.link ?? '' } },
+        { op: 'removeRoute', route: { destination: 'fd00:1::/64', link: web.link ?? '' } },
+      ),
+    [/the host lacks its route to 10\.1\.0\.0\/24 of network web/, /to fd00:1::\/64 of network web/],
   ],
   [
     'a bridge that is down',

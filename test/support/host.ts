@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import {
   CnmError,
   Controller,
@@ -78,7 +79,14 @@ export class TestHost {
         ],
       },
     ])
+    // Both ends have their link-local address when the pair has its carrier; a snapshot before that would differ later.
+    for (let turn = 0; turn < 200 && !(await this.isWhole()); turn++) await pause(10)
     return this
+  }
+
+  private async isWhole(): Promise<boolean> {
+    const all = await Promise.all([this.host.routes({ family: 6 }), this.client.routes({ family: 6 })])
+    return all.every(routes => routes.some(({ destination }) => /^fe80::.*\/128$/.test(destination)))
   }
 
   get path(): string {

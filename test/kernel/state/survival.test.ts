@@ -118,6 +118,11 @@ describe('each thing that somebody broke is found, named and mended on the real 
     ['link', 'an interface', ({ h, inside }) => h.run(inside, 'ip', 'link', 'del', 'eth0')],
     ['address', 'an address', ({ h, inside }) => h.run(inside, 'ip', 'addr', 'flush', 'dev', 'eth0')],
     ['route', 'a default route', ({ h, inside }) => h.run(inside, 'ip', 'route', 'del', 'default')],
+    [
+      'route',
+      'the host’s way to a network',
+      ({ h, bridge }) => h.run(h.host, 'ip', 'route', 'del', '10.77.1.0/24', 'dev', bridge),
+    ],
     ['port', 'a port', ({ h, port }) => h.run(h.host, 'ip', 'link', 'set', port, 'nomaster')],
     [
       'sysctl',
@@ -129,6 +134,9 @@ describe('each thing that somebody broke is found, named and mended on the real 
       'a setting inside',
       ({ inside }) => inside.setSysctls({ 'net/ipv4/conf/eth0/log_martians': '0' }),
     ],
+    ['sysctl', 'forwarding', ({ h }) => h.host.setSysctls({ 'net/ipv4/ip_forward': '0' })],
+    // by this very process, as the change of any other would be healed before we can look
+    ['firewall', 'the rules', ({ h }) => h.host.nft('delete table inet libcnm')],
     ['file', 'a file', ({ h, files }) => h.run(h.host, 'rm', files)],
     ['resolver', 'the way to the resolver', ({ h, inside }) => h.run(inside, 'nft', 'flush', 'ruleset')],
     ['netns', 'the path of a namespace', ({ h, inside }) => h.kernel.remove(inside.path as string)],
@@ -169,6 +177,57 @@ describe('each thing that somebody broke is found, named and mended on the real 
       inside.close()
       await controller.close({ remove: true })
     }
+  })
+})
+
+describe('the kernel tells what somebody takes away, and a `drift` event names it', () => {
+  test.each<[string, RegExp, (h: ReturnType<typeof host>, bridge: string, inside: Stack) => unknown]>([
+    [
+      'a link',
+      /bridge br-\w+ of network web is gone/,
+      (h, bridge) => h.run(h.host, 'ip', 'link', 'del', bridge),
+    ],
+    ['a link that goes down', /is down/, (h, bridge) => h.run(h.host, 'ip', 'link', 'set', bridge, 'down')],
+    [
+      'an address',
+      /lacks its address 10\.77\.1\.1\/24/,
+      (h, bridge) => h.run(h.host, 'ip', 'address', 'flush', 'dev', bridge),
+    ],
+    [
+      'a route',
+      /lacks its route to 10\.77\.1\.0\/24/,
+      (h, bridge) => h.run(h.host, 'ip', 'route', 'flush', 'dev', bridge),
+    ],
+    [
+      'an interface inside',
+      /eth0 of sandbox c1 .* is gone/,
+      (h, _, inside) => h.run(inside, 'ip', 'link', 'del', 'eth0'),
+    ],
+    [
+      'an interface inside that goes down',
+      /eth0 of sandbox c1 is down/,
+      (h, _, inside) => h.run(inside, 'ip', 'link', 'set', 'eth0', 'down'),
+    ],
+  ])('%s', async (_, message, take) => {
+    const h = host()
+    const controller = await h.open()
+    const network = await controller.createNetwork({
+      name: 'web',
+      ipam: { config: [{ subnet: '10.77.1.0/24' }] },
+    })
+    const sandbox = await controller.createSandbox({ containerId: 'c1' })
+    await (await network.createEndpoint({ name: 'c1' })).join(sandbox)
+    const told: string[] = []
+    controller.on('drift', ({ differences }) => told.push(...differences.map(each => each.message)))
+    for (let turn = 0; turn < 20; turn++) await pause(10) // the last of our own changes come by
+    expect(told).toEqual([])
+    take(h, network.link as string, stackOf(sandbox))
+    for (let turn = 0; turn < 500 && told.length === 0; turn++) await pause(10)
+    expect(told.join('\n')).toMatch(message)
+    await controller.repair()
+    expect(await controller.check()).toEqual([])
+    expect(await h.ping(stackOf(sandbox), '10.77.1.1')).toBe(true)
+    await controller.close({ remove: true })
   })
 })
 
