@@ -159,23 +159,47 @@ const rules = (ports: RedirectPorts): Buffer[] => [
 /** Asks which rules there are. */
 export const redirectQuestion = (): Buffer => change(MESSAGE.listRules, NLM_F_DUMP, table())
 
+/** Laid out once; then only the ports are written: to lay it out costs as much as the kernel takes for all of it. */
+function prepared(layOut: (ports: RedirectPorts) => Buffer): (ports: RedirectPorts) => Buffer {
+  let template: { bytes: Buffer; udp: number[]; tcp: number[] } | undefined
+  return ports => {
+    template ??= templateOf(layOut)
+    const out = Buffer.from(template.bytes)
+    for (const at of template.udp) out.writeUInt16BE(ports.udp, at)
+    for (const at of template.tcp) out.writeUInt16BE(ports.tcp, at)
+    return out
+  }
+}
+
+/** Where the ports stand is seen from what changes with them. */
+function templateOf(layOut: (ports: RedirectPorts) => Buffer) {
+  const bytes = layOut({ udp: 0, tcp: 0 })
+  const placesOf = (ports: RedirectPorts): number[] => {
+    const other = layOut(ports)
+    const places: number[] = []
+    for (let at = 0; at < bytes.length; at++) if (bytes[at] !== other[at]) places.push(at++)
+    return places
+  }
+  return { bytes, udp: placesOf({ udp: 0xffff, tcp: 0 }), tcp: placesOf({ udp: 0, tcp: 0xffff }) }
+}
+
 /**
  * The same as `redirectRules`, for a sandbox that has no such table yet: then EEXIST, and nothing is changed. (To delete and
  * make it anew in one batch costs the kernel three times as much.)
  */
-export function redirectBatch(ports: RedirectPorts): Buffer {
-  return batch(change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports))
-}
+export const redirectBatch = prepared(ports =>
+  batch(change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports)),
+)
 
 /** The same where rules of an earlier resolver may be: they are replaced at once. */
-export function replaceRedirectBatch(ports: RedirectPorts): Buffer {
-  return batch(
+export const replaceRedirectBatch = prepared(ports =>
+  batch(
     change(MESSAGE.newTable, NLM_F_CREATE, table()),
     change(MESSAGE.deleteTable, 0, table()),
     change(MESSAGE.newTable, NLM_F_CREATE, table()),
     ...rules(ports),
-  )
-}
+  ),
+)
 
 /** The same as `noRedirect`. */
 export function noRedirectBatch(): Buffer {
