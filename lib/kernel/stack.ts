@@ -287,7 +287,13 @@ export class LinuxStack implements Stack, Line {
 
   run<T>(body: () => T): T {
     this.use()
-    return this.binding.run(this.ns, body)
+    try {
+      return this.binding.run(this.ns, body)
+    } catch (error) {
+      // What the body throws is its own; only the way in is ours to explain.
+      if (!isNativeError(error) || error.syscall !== 'setns') throw error
+      throw systemError(error, `enter network namespace ${this.path ?? 'of this process'}`)
+    }
   }
 
   close(): void {

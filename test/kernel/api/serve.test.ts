@@ -1,6 +1,6 @@
 /** cnm as a process: serve on a socket, verbs against it and against the folder, signals, restart. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { run, Scene, until } from './scene'
 
@@ -109,4 +109,29 @@ test('a command line that is wrong, a host that is none', async () => {
     error: expect.stringContaining('/nix'),
   })
   expect(await cnm('serve', '--socket', scene.socket, ...here(), '--bip', 'x')).toMatchObject({ code: 125 })
+})
+
+test('without the privileges: what is missing, and what to do', async () => {
+  const words = ['--bounding-set=-all', '--inh-caps=-all', process.execPath, ...CNM]
+  const here = ['--data-dir=', '--run-dir', join(scene.directory, 'run')]
+  const { code, error } = await run('setpriv', [...words, 'serve', '--socket', scene.socket, ...here])
+  expect([code, error]).toEqual([125, expect.stringMatching(/CAP_SYS_ADMIN[^]*ERR_PRIVILEGE: run as root/)])
+})
+
+test('the socket of somebody else: told apart from none', async () => {
+  const child = await serve()
+  const words = ['network', 'ls', '--host', `unix://${scene.socket}`]
+  // Root without its capabilities is the owner still; so the owner takes its own rights away.
+  chmodSync(scene.socket, 0)
+  const none = ['--bounding-set=-all', '--inh-caps=-all', process.execPath, ...CNM]
+  expect(await run('setpriv', [...none, ...words])).toMatchObject({
+    code: 125,
+    error: expect.stringContaining('permission denied; it is its owner’s alone'),
+  })
+  chmodSync(scene.socket, 0o600)
+  await stop(child)
+  expect(await cnm('network', 'ls')).toMatchObject({
+    code: 125,
+    error: expect.stringContaining('there is no such socket'),
+  })
 })
