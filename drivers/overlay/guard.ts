@@ -49,7 +49,7 @@ export function guard(table: string, networks: Network[], ends: string[], mark: 
     ...(here.length
       ? [
           chain(
-            'mark',
+            'marked',
             'route hook output priority mangle',
             here.map(match => `${match} meta mark set ${mark}`),
           ),

@@ -340,6 +340,43 @@ test('garbage in the store: an event, and nothing comes of it', async () => {
   await until(() => has(a, 'evil'))
 })
 
+test('a foreign host defines a network with the VXLAN id of another: the join that would mix them is refused', async () => {
+  const [a] = (await hosts('a')) as [Host]
+  const web = await a.controller.createNetwork({ name: 'web', driver: 'overlay' })
+  await joined(web, await sandboxOf(a.controller, 'one'))
+  const id = 'd'.repeat(64)
+  const key = `/libcnm/state/network/${web.id}`
+  const twin = JSON.parse(store.snapshot()[key] as string) as { value: Record<string, unknown> }
+  Object.assign(twin.value, { id, name: 'twin', config: { name: 'twin' } })
+  store.put(`/libcnm/state/network/${id}`, JSON.stringify(twin))
+  await until(() => has(a, 'twin'))
+  const before = a.kernel.snapshot()
+  const other = await sandboxOf(a.controller, 'two')
+  const endpoint = await a.controller.network('twin').createEndpoint({ name: 'two' })
+  await expect(endpoint.join(other)).rejects.toMatchObject({
+    code: 'ERR_LINK_CONFLICT',
+    message: expect.stringContaining('vx-'),
+  })
+  await other.delete()
+  await a.controller.settle()
+  expect(a.kernel.snapshot()).toEqual(before)
+  expect(await a.controller.check()).toEqual([])
+})
+
+test('a slow store: everything takes its time, and is done', async () => {
+  const all = await hosts('a', 'b')
+  const [a, b] = all as [Host, Host]
+  for (const { backend } of all) backend.delay = 150
+  await a.controller.createNetwork({ name: 'web', driver: 'overlay' })
+  const [onA, onB] = (await everywhere(all, 'web')) as [Network, Network]
+  await Promise.all([
+    joined(onA, await sandboxOf(a.controller, 'one')),
+    joined(onB, await sandboxOf(b.controller, 'two')),
+  ])
+  await until(() => known(a).length === 2 && known(b).length === 2)
+  expect(a.controller.cluster?.connected).toBe(true)
+})
+
 test('without a cluster the driver says what is missing', async () => {
   const controller = await open(new MockKernel())
   await expect(controller.createNetwork({ name: 'web', driver: 'overlay' })).rejects.toMatchObject({

@@ -14,6 +14,7 @@ export interface EtcdMember {
 export class TestEtcd {
   readonly directory: string
   #child: ChildProcess | undefined
+  #metrics = ''
   readonly #own: EtcdMember
   readonly #all: EtcdMember[]
   readonly #options: string[]
@@ -56,6 +57,7 @@ export class TestEtcd {
   async run(): Promise<void> {
     const url = ({ peer }: EtcdMember) => `http://127.0.0.1:${peer}`
     const metrics = `http://127.0.0.1:${(await freePorts(1))[0]}`
+    this.#metrics = metrics
     const child = spawn(
       'etcd',
       [
@@ -83,6 +85,11 @@ export class TestEtcd {
     throw new Error('etcd does not become healthy; is etcd-server installed?')
   }
 
+  /** What the server tells Prometheus. */
+  async metrics(): Promise<string> {
+    return (await fetch(`${this.#metrics}/metrics`)).text()
+  }
+
   /** Ends it at once, as a power cut does. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const child = this.#child
@@ -94,8 +101,16 @@ export class TestEtcd {
   }
 
   /** One call of the gateway: `post('/v3/kv/compaction', { revision })`. */
-  async post(path: string, body: unknown): Promise<Record<string, unknown>> {
-    const response = await fetch(`${this.endpoint}${path}`, { method: 'POST', body: JSON.stringify(body) })
+  async post(
+    path: string,
+    body: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<Record<string, unknown>> {
+    const response = await fetch(`${this.endpoint}${path}`, {
+      method: 'POST',
+      headers,
+      body: JSON.stringify(body),
+    })
     return (await response.json()) as Record<string, unknown>
   }
 

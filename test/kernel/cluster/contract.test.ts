@@ -1,10 +1,7 @@
 /** The contract on a real etcd: in the lane of real things, since the server must be installed. */
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { EtcdBackend } from '../../../lib/cluster/etcd'
 import { clusterSuite } from '../../../lib/testing/cluster-suite'
+import { Certificates } from '../../support/certificates'
 import { Line, TestEtcd } from '../../support/etcd'
 
 let etcd: TestEtcd
@@ -154,45 +151,9 @@ test('three members: one that is killed is not missed, and comes back', async ()
 })
 
 test('TLS, with certificates on both sides; without ours the server says no', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'libcnm-tls-'))
-  const file = (name: string) => join(directory, name)
-  const openssl = (...words: string[]) => execFileSync('openssl', words, { stdio: 'pipe' })
-  writeFileSync(file('names'), 'subjectAltName=IP:127.0.0.1')
-  openssl(
-    ...'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca'.split(' '),
-    '-keyout',
-    file('ca.key'),
-    '-out',
-    file('ca.crt'),
-  )
-  for (const name of ['server', 'client']) {
-    openssl(
-      ...`req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=${name}`.split(' '),
-      '-keyout',
-      file(`${name}.key`),
-      '-out',
-      file(`${name}.csr`),
-    )
-    openssl(
-      ...'x509 -req -days 2 -CAcreateserial'.split(' '),
-      '-in',
-      file(`${name}.csr`),
-      '-CA',
-      file('ca.crt'),
-      '-CAkey',
-      file('ca.key'),
-      '-extfile',
-      file('names'),
-      '-out',
-      file(`${name}.crt`),
-    )
-  }
-  const own = await TestEtcd.start(
-    ...['--cert-file', file('server.crt'), '--key-file', file('server.key')],
-    ...['--client-cert-auth', '--trusted-ca-file', file('ca.crt')],
-  )
-  const text = (name: string) => readFileSync(file(name), 'utf8')
-  const tls = { ca: text('ca.crt'), cert: text('client.crt'), key: text('client.key') }
+  const certificates = new Certificates()
+  const own = await TestEtcd.start(...certificates.server)
+  const tls = certificates.client
   const right = new EtcdBackend({ endpoints: [own.endpoint], timeout: 2_000, tls })
   const stranger = new EtcdBackend({ endpoints: [own.endpoint], timeout: 2_000, tls: { ca: tls.ca } })
   try {
@@ -203,7 +164,7 @@ test('TLS, with certificates on both sides; without ours the server says no', as
     right.close()
     stranger.close()
     await own.stop()
-    rmSync(directory, { recursive: true })
+    certificates.remove()
   }
 })
 

@@ -48,6 +48,29 @@ test('the guard: one rule a port, all networks of it, all ends; nothing but its 
   expect(text).toContain('elements = { 2001:db8::1 }')
 })
 
+test('the guard of encrypted networks: IPsec is asked for only where they have a part', () => {
+  const secret = (vni: number, link?: string) => {
+    const { spec, state } = network(vni)
+    return {
+      spec: { ...spec, options: OverlayOptions.parse({ encrypted: true }) },
+      state: { ...state, link },
+    } as DriverNetwork<OverlayOptions>
+  }
+  const away = guard('t', [network(1), secret(2)], ['192.0.2.1'], 7)
+  expect(away).not.toContain('ipsec')
+  expect(away).toContain('udp dport 4789 @th,96,24 { 2 } drop')
+  const here = guard('t', [network(1), secret(2), secret(3, 'ov-x')], ['192.0.2.1'], 7)
+  const order = [
+    '@th,96,24 { 3 } ipsec in reqid 7 goto known',
+    '@th,96,24 { 2, 3 } drop',
+    '@th,96,24 { 1, 2, 3 } goto known',
+    '@th,96,24 { 3 } meta mark set 7',
+    '@th,96,24 { 3 } rt ipsec missing drop',
+  ].map(rule => here.indexOf(rule))
+  expect(order.every(at => at > 0)).toBe(true)
+  expect([...order].sort((a, b) => a - b)).toEqual(order)
+})
+
 test.each([
   ['an id of no VXLAN', { id: 0 }],
   ['an id of more than 24 bits', { id: 2 ** 24 }],
