@@ -1,5 +1,6 @@
 /** libcnm: the Container Network Model as a library. */
-export { type ClusterView, Controller } from './controller'
+export { Controller } from './controller'
+export type { ClusterView } from './controller/cluster-view'
 export { Network, type NetworkInspect } from './network'
 export { Endpoint, type EndpointInspect } from './endpoint'
 export { Sandbox, type SandboxInspect } from './sandbox'

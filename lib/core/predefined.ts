@@ -1,5 +1,4 @@
 import { addressOf, canonicalCidr, formatCidr, network, parseCidr } from '../base/cidr'
-import { isCnmError } from '../base/errors'
 import type { Network } from '../network'
 import { type ControllerOptions, type NetworkInput, NetworkOptions } from '../options'
 import { isDeepStrictEqual } from 'node:util'
@@ -7,35 +6,26 @@ import { isDeepStrictEqual } from 'node:util'
 export type PredefinedSettings = Partial<Exclude<ControllerOptions['predefined'], boolean>>
 
 interface Maker {
-  makeNetwork(input: NetworkInput, predefined: boolean): Promise<Network>
-  network(name: string): Network
+  make(input: NetworkInput, predefined: boolean): Promise<Network>
+  find(name: string): Network | undefined
 }
 
 /**
  * Docker's three networks: none, host, bridge. Those that are there already stay; but the bridge is made anew when its
  * settings have changed and nobody is on it. `bridge: 'none'`: no bridge.
  */
-export async function createPredefined(controller: Maker, settings: PredefinedSettings): Promise<void> {
-  await once(controller, { name: 'none', driver: 'null' })
-  await once(controller, { name: 'host', driver: 'host' })
+export async function createPredefined(networks: Maker, settings: PredefinedSettings): Promise<void> {
+  await once(networks, { name: 'none', driver: 'null' })
+  await once(networks, { name: 'host', driver: 'host' })
   const wanted = settings.bridge === 'none' ? undefined : bridgeNetwork(settings)
-  const present = find(controller, 'bridge')
+  const present = networks.find('bridge')
   if (present?.predefined && present.endpoints().length === 0 && !(wanted && isAs(present, wanted)))
     await present.remove()
-  if (wanted) await once(controller, wanted)
+  if (wanted) await once(networks, wanted)
 }
 
-async function once(controller: Maker, input: NetworkInput): Promise<void> {
-  if (!find(controller, input.name)) await controller.makeNetwork(input, true)
-}
-
-function find(controller: Maker, name: string): Network | undefined {
-  try {
-    return controller.network(name)
-  } catch (error) {
-    if (!isCnmError(error, 'ERR_NETWORK_NOT_FOUND')) throw error
-    return undefined
-  }
+async function once(networks: Maker, input: NetworkInput): Promise<void> {
+  if (!networks.find(input.name)) await networks.make(input, true)
 }
 
 /** Does the network have these settings? By what the store keeps of them, where nothing is undefined. */
