@@ -151,6 +151,10 @@ test('stopped: connect and disconnect are for the next start; inspect and ps tel
   expect(await docker('exec idle ip -o -4 address')).toMatch(/eth0 +inet 10\.7\.0\.70\/24/)
   expect(await docker('exec idle ip -o -4 address')).not.toContain('10.8.0.')
   expect(await docker('run --rm --network second busybox ping -c1 late')).toContain('1 packets received')
+  // On a network of one's own a link is a name, and only for the one that asks for it.
+  const buddy = await docker('run --rm --network second --link idle:buddy busybox ping -c1 buddy')
+  expect(buddy).toContain('PING buddy (10.7.0.70)')
+  expect(await docker('run --rm --network second busybox ping -c1 -W1 buddy')).toContain('bad address')
   expect(await docker('ps --filter name=idle --format', '{{.Names}} {{.Networks}}')).toBe('idle second\n')
   expect(
     await docker('inspect -f', '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}', 'idle'),

@@ -92,7 +92,7 @@ export function run(command: string, words: string[], env: NodeJS.ProcessEnv = p
 
 /** Waits until the condition holds; for what another process finishes in its own time. */
 export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  for (const end = Date.now() + 20_000; ; ) {
+  for (const end = Date.now() + 45_000; ; ) {
     if (await condition()) return
     if (Date.now() > end) throw new Error(`in vain: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 20))
