@@ -1,7 +1,8 @@
 import { overlaps, parseCidr } from '../base/cidr'
 import type { KernelEvent, Link, Route, Rule, Watch } from '../kernel/kernel'
 import { LOCAL_TABLE, MAIN_TABLE, shadowed } from '../ipam/host'
-import { check, type World } from './check'
+import { check } from './check'
+import type { World } from './world'
 import type { Context } from './context'
 
 /** Milliseconds. Several events mostly come together. */

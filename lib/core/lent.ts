@@ -2,7 +2,7 @@
 import { CnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
 import type { AddressChange, IpamDriver } from '../ipam/contract'
-import type { World } from './check'
+import type { World } from './world'
 import type { Context } from './context'
 
 /** Throws ERR_UNSUPPORTED for a network that cannot be lent addresses. */

@@ -1,6 +1,9 @@
 /** Puts right what `check` finds. */
 import type { Network } from '../network'
-import { check, findStrays, portFlags, type World } from './check'
+import { check } from './check'
+import { portFlags } from './check/endpoints'
+import { findStrays } from './check/strays'
+import type { World } from './world'
 import { marked } from './mark'
 import { applyLeniently, applyTolerantly, carryOut, type Context } from './context'
 import type { Difference } from './difference'
