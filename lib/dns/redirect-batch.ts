@@ -13,7 +13,6 @@ const LITTLE = endianness() === 'LE'
 // linux/netlink.h
 const NLM_F_REQUEST = 0x1
 const NLM_F_ACK = 0x4
-const NLM_F_DUMP = 0x300
 const NLM_F_EXCL = 0x200
 const NLM_F_CREATE = 0x400
 const NLM_F_APPEND = 0x800
@@ -22,7 +21,7 @@ const NLA_F_NESTED = 0x8000
 const BATCH_BEGIN = 0x10
 const BATCH_END = 0x11
 const SUBSYSTEM = 10 // NFNL_SUBSYS_NFTABLES
-const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6, listRules: 7 }
+const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6 }
 // linux/netfilter.h, uapi/linux/in.h
 const NFPROTO_IPV4 = 2
 const HOOK = { output: 3, postrouting: 4 }
@@ -155,9 +154,6 @@ const rules = (ports: RedirectPorts): Buffer[] => [
   chain('back', HOOK.output, -300),
   ...rewrites(ports),
 ]
-
-/** Asks which rules there are. */
-export const redirectQuestion = (): Buffer => change(MESSAGE.listRules, NLM_F_DUMP, table())
 
 /** Laid out once; then only the ports are written: to lay it out costs as much as the kernel takes for all of it. */
 function prepared(layOut: (ports: RedirectPorts) => Buffer): (ports: RedirectPorts) => Buffer {

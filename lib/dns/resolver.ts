@@ -15,8 +15,8 @@ import {
 } from './contract'
 import { Forwarder } from './forward'
 import { resolverAnswers } from './probe'
-import { noRedirect, type RedirectPorts, redirectRules } from './redirect'
-import { noRedirectBatch, redirectBatch, redirectQuestion, replaceRedirectBatch } from './redirect-batch'
+import { noRedirect, REDIRECT_TABLE, type RedirectPorts, redirectRules } from './redirect'
+import { noRedirectBatch, redirectBatch, replaceRedirectBatch } from './redirect-batch'
 import { redirectedPorts } from './redirect-present'
 import { Responder } from './responder'
 import { DnsServer } from './server'
@@ -147,8 +147,8 @@ interface Present {
 }
 
 function present(stack: Stack): Present | undefined {
-  if (!stack.nftDump) return undefined
-  const listing = stack.nftDump(redirectQuestion())
+  if (!stack.nftRules) return undefined
+  const listing = stack.nftRules('ip', REDIRECT_TABLE)
   return { some: listing.length > 0, ports: redirectedPorts(listing) }
 }
 

@@ -107,10 +107,10 @@ export interface Stack {
    */
   nftElements?(table: string, changes: readonly ElementChange[]): void
   /**
-   * Asks nftables by a ready dump message; returns the messages of the answer, back to back, none when there is nothing of the
-   * kind. Absent together with `nftBatch`. Throws ERR_FIREWALL.
+   * The rules of a table as the kernel's messages, back to back; none when there is no such table. Absent together with
+   * `nftBatch`. Throws ERR_FIREWALL, ERR_PRIVILEGE.
    */
-  nftDump?(question: Uint8Array): Uint8Array
+  nftRules?(family: 'ip' | 'inet', table: string): Uint8Array
   /** Deletes conntrack entries that match any of the filters (all given fields of one must match); resolves to how many. */
   flushConntrack(filters: ConntrackFilter[]): Promise<number>
   /** Enters the namespace, runs `body` (which must not await), comes home. For libraries that open sockets themselves. */

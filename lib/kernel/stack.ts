@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 import type { Family } from '../base/cidr'
-import { CnmError } from '../base/errors'
+import { CnmError, isCnmError } from '../base/errors'
 import { askDump, BatchSocket, sendBatch } from './batch'
 import type { Binding, Datagrams, ExchangeResult } from './binding'
 import { errnoOf, isNativeError, NEED_ESP, systemError } from './errors'
@@ -32,6 +32,7 @@ import { decodeLink, encodeGetLink } from './netlink/link'
 import { decodeAll, type Messages, Writer } from './netlink/message'
 import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
 import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
+import { encodeGetRulesOf } from './netlink/nft-rules'
 import { decodeRule, encodeGetRules } from './netlink/rule'
 import { decodePolicy, decodeState, encodeGetPolicies, encodeGetStates } from './netlink/xfrm'
 import { pace } from './pace'
@@ -50,6 +51,25 @@ const NO_TABLE: readonly number[] = [constants.errno.ENOENT]
 
 /** Taken out of before anybody else can write. */
 const writer = new Writer()
+
+/**
+ * Stacks that keep a context of libnftables, the one used last at the end. Each needs a descriptor below 1024, of which there
+ * may be few: then the one that was not used for longest makes room.
+ */
+const contexts = new Set<LinuxStack>()
+const MOST_CONTEXTS = 64
+
+function openContext(open: () => NftContext): NftContext {
+  for (;;) {
+    const [oldest] = contexts
+    try {
+      if (contexts.size < MOST_CONTEXTS) return open()
+    } catch (error) {
+      if (!oldest || !isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE')) throw error
+    }
+    oldest?.closeContext()
+  }
+}
 
 /** The network stack of one Linux namespace: descriptors of the namespace and of sockets that were opened inside. */
 export class LinuxStack implements Stack, Line {
@@ -246,8 +266,17 @@ export class LinuxStack implements Stack, Line {
 
   nft(commands: string): string {
     this.use()
-    this.context ??= this.run(openNft)
+    this.context ??= openContext(() => this.run(openNft))
+    contexts.delete(this)
+    contexts.add(this)
     return this.context.run(commands)
+  }
+
+  /** Another one is opened when it is needed. */
+  closeContext(): void {
+    this.context?.close()
+    this.context = undefined
+    contexts.delete(this)
   }
 
   nftBatch(messages: Uint8Array): void {
@@ -263,9 +292,11 @@ export class LinuxStack implements Stack, Line {
     this.batches.send(writer.take())
   }
 
-  nftDump(question: Uint8Array): Uint8Array {
+  nftRules(family: 'ip' | 'inet', table: string): Uint8Array {
     this.use()
-    return askDump(this.binding, this.ns, question)
+    writer.clear()
+    encodeGetRulesOf(writer, family, table)
+    return askDump(this.binding, this.ns, writer.take())
   }
 
   async flushConntrack(filters: ConntrackFilter[]): Promise<number> {
@@ -304,7 +335,7 @@ export class LinuxStack implements Stack, Line {
   }
 
   private release(): void {
-    this.context?.close()
+    this.closeContext()
     this.batches?.close()
     for (const fd of [this.route, this.xfrm, this.netfilter.fd, this.ns]) if (fd >= 0) this.binding.close(fd)
   }

@@ -8,6 +8,7 @@ import {
   type Rules,
   SERVICES_TABLE,
 } from '../../services/rules'
+import type { Stack } from '../../kernel/kernel'
 import { INGRESS_LABEL } from '../ways-out'
 import type { Interior } from './interior'
 
@@ -40,7 +41,7 @@ export class SandboxServices {
     const [before, wanted] = [this.applied, this.#wanted]
     if (before === wanted) return
     if (isEmpty(wanted)) {
-      if (!before || !isEmpty(before)) stack.nft(renderNone())
+      if (before ? !isEmpty(before) : hasRules(stack)) stack.nft(renderNone())
     } else if (!before || isEmpty(before)) stack.nft(renderWhole(wanted))
     else {
       const change = renderChange(before, wanted)
@@ -71,5 +72,9 @@ export class SandboxServices {
     this.follow()
   }
 }
+
+/** Only where something stands is there anything to take away. */
+const hasRules = (stack: Stack): boolean =>
+  !stack.nftRules || stack.nftRules('inet', SERVICES_TABLE).length > 0
 
 const NOTHING: Rules = { entrance: false, chains: new Map(), elements: new Map() }

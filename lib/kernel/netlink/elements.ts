@@ -44,7 +44,7 @@ function bracket(writer: Writer, type: number): void {
 }
 
 /** struct nfgenmsg. */
-function generic(writer: Writer, family: number, resource: number): void {
+export function generic(writer: Writer, family: number, resource: number): void {
   writer.u8(family)
   writer.u8(0)
   writer.u16be(resource)

@@ -1,5 +1,5 @@
 import { createSocket } from 'node:dgram'
-import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
@@ -337,6 +337,28 @@ describe('namespaces', () => {
     expect(own.path).toBeUndefined()
     expect(own.inode).toBe(statSync('/proc/self/ns/net').ino)
     own.close()
+  })
+
+  test('nftables in more namespaces than there are low descriptors', async () => {
+    const first = await scene.kernel.create(scene.path('first'))
+    first.nft('add table ip t') // libnftables is loaded, as every controller has it
+    const many = Array.from({ length: 1100 }, () => openSync('/dev/null', 'r'))
+    const boxes = await Promise.all(
+      Array.from({ length: 8 }, (_, n) => scene.kernel.create(scene.path(`low${n}`))),
+    )
+    try {
+      for (const round of ['one', 'two'])
+        for (const [n, box] of boxes.entries()) {
+          box.nft(`add table ip ${round}${n}`)
+          first.nft(`add table ip ${round}${n}`)
+        }
+      for (const [n, box] of boxes.entries())
+        expect(box.nft('list tables')).toBe(`table ip one${n}\ntable ip two${n}\n`)
+      expect(first.nft('list tables').split('\n')).toHaveLength(1 + 16 + 1)
+    } finally {
+      for (const fd of many) closeSync(fd)
+      for (const box of [first, ...boxes]) box.close()
+    }
   })
 
   test('closed: at once for those who ask anew, when they are done for those under way; descriptors once', async () => {
