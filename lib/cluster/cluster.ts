@@ -297,7 +297,7 @@ export class Cluster {
     if (this.closed) return watch.close()
     this.#watch = watch
     await this.#takeName(listing.entries)
-    await this.#publishAll(listing.entries)
+    await this.#publishAll(listing.entries, held)
     await this.claims.reconcile()
     if (this.closed || this.#watch !== watch)
       throw this.#error ?? new CnmError('ERR_CLOSED', 'the cluster was left')
@@ -336,13 +336,20 @@ export class Cluster {
       )
   }
 
-  /** What this host has is published, with the present lease; what it had and has no more is withdrawn. */
-  async #publishAll(entries: KeyValue[]): Promise<void> {
+  /**
+   * What this host has is published, with the present lease; what it had and has no more is withdrawn. `held`: the lease is the
+   * one of before, so what is there to the letter stays as it is: hosts that all come back at once would wake all others
+   * with every record.
+   */
+  async #publishAll(entries: KeyValue[], held: boolean): Promise<void> {
     const own = entries.filter(
       ({ key, value }) => key.startsWith(this.keyOf('endpoint', '')) && hostOf(value) === this.host.name,
     )
     const remove = own.filter(({ key }) => !this.#published.has(key)).map(({ key }) => key)
-    const put = [...this.#published].map(([key, { text }]) => ({ key, value: text, lease: this.#lease }))
+    const there = new Map(held ? entries.map(({ key, value }) => [key, value]) : [])
+    const put = [...this.#published]
+      .filter(([key, { text }]) => there.get(key) !== text)
+      .map(([key, { text }]) => ({ key, value: text, lease: this.#lease }))
     for (const part of chunks(remove)) await this.#backend.transact({ remove: part })
     for (const part of chunks(put)) await this.#backend.transact({ put: part })
   }

@@ -107,8 +107,11 @@ describe.each([4, 6] as const)('over IPv%i', family => {
       for (const host of net.hosts) on[name].push(await net.container(host, name, `${name}${host.number}`))
       const [one, two] = on[name] as [Container, Container]
       await until(
-        () => one.sandbox.resolveName(`${name}2`).length + two.sandbox.resolveName(`${name}1`).length >= 4,
-        'both know',
+        () =>
+          [one.sandbox.resolveName(`${name}2`), two.sandbox.resolveName(`${name}1`)].every(
+            list => list.length,
+          ),
+        'each knows the other',
       )
     }
     sniffer = new Sniffer(net.wire)

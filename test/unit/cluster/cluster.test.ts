@@ -132,6 +132,30 @@ test('what left while the host was cut off is withdrawn when it is back', async 
   expect(b.cluster.endpointsOf(NETWORK)[0]?.name).toBe('e2')
 })
 
+test('back before its lease ended, a host writes only what differs: nobody is woken with the rest', async () => {
+  const [a] = (await hosts('a')) as [Host]
+  await a.cluster.publish('endpoint', endpoint(1, 'a'))
+  await a.cluster.publish('endpoint', endpoint(2, 'a'))
+  const key = (n: number) => a.cluster.keyOf('endpoint', `${NETWORK}/${id(n)}`)
+  const revisions = () => [1, 2].map(n => store.get(key(n))?.revision)
+  const before = revisions()
+  a.backend.cut = true
+  await until(() => !a.cluster.connected)
+  a.cluster.republish('endpoint', { ...endpoint(2, 'a'), healthy: false })
+  a.backend.cut = false
+  await until(() => a.cluster.connected)
+  const after = revisions()
+  expect(after[0]).toBe(before[0])
+  expect(after[1]).toBeGreaterThan(before[1] as number)
+  // With another lease all is written again: what bears the old one goes with it.
+  a.backend.cut = true
+  await until(() => !a.cluster.connected)
+  store.expire('1')
+  a.backend.cut = false
+  await until(() => a.cluster.connected)
+  expect(revisions().every((revision, at) => (revision as number) > (after[at] as number))).toBe(true)
+})
+
 test('a short interruption is waited for', async () => {
   const { cluster, backend } = host('a', { patience: 5_000 })
   await cluster.start()
