@@ -631,12 +631,11 @@ export class Sandbox {
       const guarded = joined
         .filter(({ endpoint, join }) => endpoint.network.record.state.firewall && join.attachment)
         .map(({ endpoint, join }) => ({
-          id: endpoint.id,
-          networkId: endpoint.network.id,
+          endpoint,
           addresses: bare(addressesOf(endpoint.spec, join.attachment as Attachment)),
         }))
         .filter(({ addresses }) => addresses.length)
-      await this.#ports.filter({ removeEndpoints: guarded }, undo)
+      await this.#ports.filter(this.#ports.withdrawal(guarded), undo)
       if (owns) await kernel.remove(this.key as string)
     })
     await this.#wayOut.tell(

@@ -96,6 +96,7 @@ async function rulesOf(sandboxes: Sandbox[]) {
   return {
     addEndpoints: rules.flatMap(({ addEndpoints }) => addEndpoints),
     addMappings: rules.flatMap(({ addMappings }) => addMappings),
+    addLinks: rules.flatMap(({ addLinks }) => addLinks),
   }
 }
 

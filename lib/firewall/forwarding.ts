@@ -1,20 +1,25 @@
 /**
- * The switches in /proc/sys without which no rule helps: forwarding, and (guarded by a rule) the leave for packets from
- * 127.0.0.0/8 to a bridge, which the host needs to reach published ports through 127.0.0.1.
+ * The switches in /proc/sys without which no rule helps: forwarding; the leave for packets from 127.0.0.0/8 to a bridge
+ * (guarded by a rule), which the host needs to reach published ports through 127.0.0.1; and that the host answers ARP for
+ * linked endpoints whose ports on the bridge are isolated, so that their packets come to it and the rules decide.
  */
 import { familyOf, type Family } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type { Stack } from '../kernel/kernel'
-import type { FirewallNetwork, FirewallProblem, Mapping } from './contract'
+import type { FirewallLink, FirewallNetwork, FirewallProblem, Mapping } from './contract'
 
 const FORWARDING: Record<Family, string> = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }
 
 const localnetKey = (link: string): string => `net/ipv4/conf/${link}/route_localnet`
+/** As in private VLANs (RFC 3069): also for who asks on the same link. */
+const proxyArpKey = (link: string): string => `net/ipv4/conf/${link}/proxy_arp_pvlan`
 
 export class Forwarding {
   private readonly families = new Set<Family>()
   /** Bridges on which route_localnet was set. */
   private readonly localnet = new Set<string>()
+  /** Bridges on which proxy_arp_pvlan was set. */
+  private readonly linked = new Set<string>()
 
   constructor(
     private readonly stack: Stack,
@@ -83,8 +88,30 @@ export class Forwarding {
     }
   }
 
+  /** After links came or went: `all` are those that there are now. */
+  relay(
+    networkIds: string[],
+    all: () => FirewallLink[],
+    linkOf: (networkId: string) => FirewallNetwork | undefined,
+  ): void {
+    if (networkIds.length === 0) return
+    const needed = new Set(all().map(({ networkId }) => networkId))
+    for (const id of new Set(networkIds)) {
+      const link = linkOf(id)?.link
+      if (link === undefined || this.linked.has(link) === needed.has(id)) continue
+      const key = proxyArpKey(link)
+      if (this.stack.sysctl(key) === undefined) continue // the bridge is not there (yet, or any more)
+      this.stack.setSysctls({ [key]: needed.has(id) ? '1' : '0' })
+      if (needed.has(id)) this.linked.add(link)
+      else this.linked.delete(link)
+    }
+  }
+
   forget(networks: FirewallNetwork[]): void {
-    for (const { link } of networks) this.localnet.delete(link)
+    for (const { link } of networks) {
+      this.localnet.delete(link)
+      this.linked.delete(link)
+    }
   }
 
   check(): FirewallProblem[] {
@@ -100,6 +127,11 @@ export class Forwarding {
             localnetKey(link),
             `published ports cannot be reached through 127.0.0.1: ${link} refuses it`,
           ),
+        )
+    for (const link of this.linked)
+      if (this.stack.sysctl(proxyArpKey(link)) === '0')
+        problems.push(
+          off(4, proxyArpKey(link), `linked containers on ${link} do not find each other: it answers no ARP`),
         )
     return problems
   }

@@ -3,7 +3,7 @@ import { CnmError, isCnmError } from '../base/errors'
 import { Locks } from '../base/locks'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type { Firewall, FirewallChange, FirewallProblem } from './contract'
+import type { Firewall, FirewallChange, FirewallLink, FirewallProblem } from './contract'
 import { Firewalld } from './firewalld'
 import { dropProblem, findDrops } from './foreign'
 import { Forwarding } from './forwarding'
@@ -98,6 +98,7 @@ export class IptablesFirewall implements Firewall {
       await this.take(plan, plan.commit)
       this.forwarding.forget(change.removeNetworks ?? [])
       this.forwarding.allowLocal(plan.mappings, id => this.model.network(id))
+      this.relay([...(change.addLinks ?? []), ...(change.removeLinks ?? [])])
       if (change.addNetworks?.length || change.removeNetworks?.length)
         await this.firewalld?.sync(this.links())
     })
@@ -156,6 +157,7 @@ export class IptablesFirewall implements Firewall {
       }
       this.adopted = false
       this.forwarding.allowLocal(state.addMappings ?? [], id => this.model.network(id))
+      this.relay(state.addLinks ?? [])
       await this.firewalld?.sync(this.links())
     })
   }
@@ -256,6 +258,14 @@ export class IptablesFirewall implements Firewall {
       if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_FIREWALL')) return []
       throw error
     }
+  }
+
+  private relay(changed: FirewallLink[]): void {
+    this.forwarding.relay(
+      changed.map(({ networkId }) => networkId),
+      () => this.model.state().addLinks,
+      id => this.model.network(id),
+    )
   }
 
   private links(): string[] {

@@ -2,7 +2,7 @@ import { CnmError, isCnmError } from '../base/errors'
 import type { Logger } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type { Firewall, FirewallChange, FirewallNetwork, FirewallProblem } from './contract'
+import type { Firewall, FirewallChange, FirewallLink, FirewallNetwork, FirewallProblem } from './contract'
 import { Firewalld } from './firewalld'
 import { elementChanges } from './elements'
 import { dropProblem, findDrops, type ForwardChain } from './foreign'
@@ -86,6 +86,7 @@ export class NftablesFirewall implements Firewall {
     this.take(plan)
     this.forwarding.forget(change.removeNetworks ?? [])
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
+    this.relay([...(change.addLinks ?? []), ...(change.removeLinks ?? [])])
     if (change.addNetworks?.length || change.removeNetworks?.length) await this.neighbours()
   }
 
@@ -141,6 +142,7 @@ export class NftablesFirewall implements Firewall {
     }
     this.adopted = false
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
+    this.relay(state.addLinks ?? [])
     await this.neighbours()
   }
 
@@ -280,6 +282,14 @@ export class NftablesFirewall implements Firewall {
 
   private links(): string[] {
     return this.started ? [...new Set(this.model.state().addNetworks.map(network => network.link))] : []
+  }
+
+  private relay(changed: FirewallLink[]): void {
+    this.forwarding.relay(
+      changed.map(({ networkId }) => networkId),
+      () => this.model.state().addLinks,
+      id => this.network(id),
+    )
   }
 
   private network(id: string): FirewallNetwork | undefined {

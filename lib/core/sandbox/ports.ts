@@ -6,6 +6,7 @@ import { type FirewallChange, invert, type Mapping } from '../../firewall/contra
 import type { PortBinding, PublishedPort, PublishTarget } from '../../ports/contract'
 import { exposedPorts } from '../../ports/spec'
 import { addressesOf, bare } from '../inside'
+import { linksOf, linksWith } from '../links'
 import type { JoinRecord } from '../records'
 import type { Interior } from './interior'
 
@@ -94,7 +95,10 @@ export class SandboxPorts {
     const addresses = bare(addressesOf(endpoint.spec, endpoint.record.join?.attachment ?? {}))
     await this.filter(
       wall && addresses.length
-        ? { addEndpoints: [{ id: endpoint.id, networkId: endpoint.network.id, addresses }] }
+        ? {
+            addEndpoints: [{ id: endpoint.id, networkId: endpoint.network.id, addresses }],
+            addLinks: linksWith(endpoint, this.#in.containerId),
+          }
         : {},
       undo,
     )
@@ -103,12 +107,21 @@ export class SandboxPorts {
   async close(endpoint: Endpoint, join: JoinRecord, undo: Undo): Promise<void> {
     const wall = endpoint.network.record.state.firewall
     const addresses = bare(addressesOf(endpoint.spec, join.attachment ?? {}))
-    await this.filter(
-      wall && addresses.length
-        ? { removeEndpoints: [{ id: endpoint.id, networkId: endpoint.network.id, addresses }] }
-        : {},
-      undo,
-    )
+    await this.filter(wall && addresses.length ? this.withdrawal([{ endpoint, addresses }]) : {}, undo)
+  }
+
+  /** What takes endpoints out of the firewall, with the links that end at them. */
+  withdrawal(leaving: { endpoint: Endpoint; addresses: string[] }[]): FirewallChange {
+    const apart = leaving.filter(({ endpoint }) => endpoint.network.record.state.firewall?.icc === false)
+    const links = apart.length ? this.#in.context.firewall.state().addLinks : []
+    return {
+      removeEndpoints: leaving.map(({ endpoint, addresses }) => ({
+        id: endpoint.id,
+        networkId: endpoint.network.id,
+        addresses,
+      })),
+      removeLinks: apart.flatMap(({ endpoint, addresses }) => linksOf(links, endpoint.network.id, addresses)),
+    }
   }
 
   /** One firewall transaction: the given change, and what follows from the present election. */
@@ -237,12 +250,15 @@ export class SandboxPorts {
   }
 
   /** What the firewall should hold for this sandbox; which are served by {@link servePorts}. */
-  async wantedRules(): Promise<Required<Pick<FirewallChange, 'addEndpoints' | 'addMappings'>>> {
+  async wantedRules(): Promise<Required<Pick<FirewallChange, 'addEndpoints' | 'addMappings' | 'addLinks'>>> {
     const { next } = this.#mappingChange()
     const ports = [...next.values()].flat()
     this.#setMapped(next)
     return {
       addMappings: ports.filter(({ proxied }) => !proxied),
+      addLinks: [...this.#in.endpoints.values()].flatMap(endpoint =>
+        linksWith(endpoint, this.#in.containerId),
+      ),
       addEndpoints: [...this.#in.endpoints.values()].flatMap(endpoint => {
         const { attachment } = endpoint.record.join as JoinRecord
         const addresses = bare(addressesOf(endpoint.spec, attachment ?? {}))
