@@ -462,9 +462,12 @@ export class Network {
       }
       if (dns?.records) this.#context.names.setRecords(this.id, customRecords(updated.dns.records))
       try {
-        await this.#context.store.write({
-          put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, config: updated } }],
-        })
+        await this.#context.store.write(
+          {
+            put: [{ kind: 'network', id: this.id, version: 1, value: { ...this.#record, config: updated } }],
+          },
+          { flush: true },
+        )
       } catch (error) {
         this.#context.names.setRecords(this.id, customRecords(config.dns.records))
         throw error
@@ -605,7 +608,7 @@ export class Network {
       log.warn(`cannot release all addresses of network ${this.name}`, { error }),
     )
     names.removeNetwork(this.id)
-    await store.write({ remove: [{ kind: 'network', id: this.id }] })
+    await store.write({ remove: [{ kind: 'network', id: this.id }] }, { flush: true })
     this.#gone = true
     this.#hooks.forget(this)
     if (link) this.#context.unborn.delete(link)

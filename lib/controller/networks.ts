@@ -161,7 +161,11 @@ export class Networks {
     })
     if (driver.spanning && !config.configOnly) await this.#context.spanning?.define(record, undo)
     undo.push('forget the record', () => store.write({ remove: [{ kind: 'network', id: record.id }] }))
-    await store.write({ put: [{ kind: 'network', id: record.id, version: 1, value: record }] })
+    // A definition outlives the machine's crash, as it outlives a reboot.
+    await store.write(
+      { put: [{ kind: 'network', id: record.id, version: 1, value: record }] },
+      { flush: true },
+    )
     const { link } = state
     if (link) {
       this.#context.unborn.add(link)

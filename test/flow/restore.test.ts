@@ -1,6 +1,7 @@
 /** A process that ends, and the next one that takes over what it left: same kernel, same store. */
 import { type Controller, isCnmError } from 'libcnm'
 import { anonymous, MockDriver, MockIpamDriver, MockKernel } from 'libcnm/testing'
+import { LmdbStore } from '../../lib/store/lmdb'
 import { directory, inside, joined, linkNames, networkOf, open, refusal, sandboxOf, state } from './scene'
 
 type Options = Parameters<typeof open>[1]
@@ -186,6 +187,37 @@ test('a driver and an IPAM driver without memory are told again', async () => {
   await expect(third.network('web').delete()).rejects.toEqual(refusal('ERR_DRIVER_NOT_FOUND'))
   third.registerDriver(new MockDriver())
   await third.network('web').delete()
+})
+
+test('what networks are is on the disk when the call returns; what dies with the machine waits for no disk', async () => {
+  const write = jest.spyOn(LmdbStore.prototype, 'write')
+  try {
+    const controller = await open(new MockKernel(), { dataDir: directory() })
+    /** What is written: `KIND` or `KIND on the disk`. */
+    const written = async <T>(work: () => Promise<T>): Promise<[T, string[]]> => {
+      write.mockClear()
+      const result = await work()
+      const kinds = write.mock.calls.flatMap(([{ put = [], remove = [] }, options]) =>
+        [...put, ...remove].map(({ kind }) => (options?.flush ? `${kind} on the disk` : kind)),
+      )
+      return [result, [...new Set(kinds)]]
+    }
+    const [web, made] = await written(() => networkOf(controller, 'web', 1))
+    expect(made).toEqual(['network on the disk'])
+    expect((await written(() => web.update({ labels: { a: '1' } })))[1]).toEqual(['network on the disk'])
+    const [, lived] = await written(async () => {
+      const sandbox = await sandboxOf(controller, 'c1')
+      const endpoint = await joined(web, sandbox)
+      await endpoint.updatePorts(['8080:80'])
+      await endpoint.leave()
+      await endpoint.delete()
+      await sandbox.delete()
+    })
+    expect(lived.sort()).toEqual(['endpoint', 'sandbox'])
+    expect((await written(() => web.delete()))[1].at(-1)).toBe('network on the disk')
+  } finally {
+    write.mockRestore()
+  }
 })
 
 test('a second controller on the same store is refused, and the first is not disturbed', async () => {
