@@ -1,16 +1,16 @@
 import { rmSync } from 'node:fs'
-import { join as joinPath } from 'node:path'
 import { z } from 'zod'
 import type { Family } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
-import { applyLeniently, applyTolerantly, type Context, isAbsent } from './core/context'
-import { elect } from './core/gateway'
-import { addressesOf, bare, equip, lowestFree, refuseConflicts, refuseGateways, silence } from './core/inside'
+import { type Context } from './core/context'
+import { addressesOf, bare } from './core/inside'
 import type { JoinRecord, SandboxRecord } from './core/records'
 import { Interfaces, NAMESPACE_GRACE } from './core/sandbox/interfaces'
-import { type Elected, Interior } from './core/sandbox/interior'
+import { Interior } from './core/sandbox/interior'
+import { Membership } from './core/sandbox/membership'
+import { Moving } from './core/sandbox/moving'
 import { SandboxNames } from './core/sandbox/names'
 import { SandboxPorts } from './core/sandbox/ports'
 import { SandboxServices } from './core/sandbox/services'
@@ -19,7 +19,7 @@ import type { SandboxResolver, SandboxView } from './dns/contract'
 import type { FilePaths } from './dns/files/contract'
 import type { Attachment } from './driver/contract'
 import type { Endpoint } from './endpoint'
-import type { Change, LinkStatistics, RouteSpec, Stack } from './kernel/kernel'
+import type { LinkStatistics, RouteSpec, Stack } from './kernel/kernel'
 import { type JoinOptions, SandboxOptions } from './options'
 import type { PublishedPort } from './ports/contract'
 
@@ -53,6 +53,8 @@ export class Sandbox {
   readonly #names: SandboxNames
   readonly #services: SandboxServices
   readonly #interfaces: Interfaces
+  readonly #membership: Membership
+  readonly #moving: Moving
 
   /** @internal */
   constructor(context: Context, record: SandboxRecord, stack: Stack | undefined, hooks: SandboxHooks) {
@@ -63,6 +65,15 @@ export class Sandbox {
     this.#names = new SandboxNames(this.#in, this.#wayOut, hooks)
     this.#services = new SandboxServices(this.#in)
     this.#interfaces = new Interfaces(this.#in, this.#wayOut, this.#ports, this.#names, this.#services)
+    this.#membership = new Membership(
+      this.#in,
+      this.#wayOut,
+      this.#ports,
+      this.#names,
+      this.#services,
+      this.#interfaces,
+    )
+    this.#moving = new Moving(this.#in, this.#names, this.#services, this.#interfaces)
   }
 
   get id(): string {
@@ -115,78 +126,28 @@ export class Sandbox {
   get resolver(): SandboxResolver | undefined {
     return this.#names.resolver
   }
-  /* ------------------------------------------------------------------ joining */
+
+  /* ------------------------------------------------------------------ joining and leaving */
 
   /** @internal Endpoint.join, under the locks of both. */
   async attach(endpoint: Endpoint, options: JoinOptions, undo: Undo): Promise<void> {
     this.#mustLive()
-    this.#refuseMode(endpoint)
-    const join: JoinRecord = {
-      sandboxId: this.id,
-      options,
-      interfaceName: this.#chooseName(endpoint, options),
-      published: [],
-    }
-    refuseGateways([...addressesOf(endpoint.spec, {}), ...endpoint.spec.linkLocal], options.routes)
-    if (this.mode !== 'host')
-      refuseConflicts(
-        addressesOf(endpoint.spec, {}),
-        [...this.#in.endpoints.values()].flatMap(other =>
-          addressesOf(other.spec, other.record.join?.attachment ?? {}).map(address => ({
-            address,
-            owner: `network ${other.network.name}, ${other.interfaceName}`,
-          })),
-        ),
-      )
-    endpoint.record.join = join
-    this.#in.endpoints.set(endpoint.id, endpoint)
-    undo.push('forget the join', () => {
-      endpoint.record.join = undefined
-      this.#in.endpoints.delete(endpoint.id)
-      this.#in.elected = elect(this.#wayOut.candidates())
-    })
-    if (this.#in.stack) await this.#interfaces.plumb(endpoint, undo)
-    else await this.#interfaces.saveJoin(endpoint, undo)
+    await this.#membership.attach(endpoint, options, undo)
   }
 
-  #refuseMode(endpoint: Endpoint): void {
-    const special = endpoint.network.driver === 'host'
-    if (this.mode.startsWith('container:'))
-      throw new CnmError(
-        'ERR_INVALID_OPTION',
-        'container sharing network namespace with another container or host cannot be connected to any other network',
-        { sandbox: this.id },
-      )
-    if (this.mode === 'host' && !special)
-      throw new CnmError(
-        'ERR_INVALID_OPTION',
-        'container sharing network namespace with another container or host cannot be connected to any other network',
-        { sandbox: this.id },
-      )
-    if (special && this.mode !== 'host')
-      throw new CnmError(
-        'ERR_INVALID_OPTION',
-        'cannot connect container to host network - container must be created in host network mode',
-        {
-          sandbox: this.id,
-        },
-      )
+  /** @internal Endpoint.leave, under the locks of both. */
+  detach(endpoint: Endpoint): Promise<void> {
+    return this.#membership.detach(endpoint)
   }
 
-  #chooseName(endpoint: Endpoint, { interfaceName }: JoinOptions): string {
-    const taken = new Set([...this.#in.endpoints.values()].map(other => other.interfaceName as string))
-    if (interfaceName === undefined)
-      return lowestFree(endpoint.network.record.state.interfacePrefix ?? 'eth', taken)
-    if (taken.has(interfaceName) || interfaceName === 'lo')
-      throw new CnmError(
-        'ERR_LINK_EXISTS',
-        `sandbox ${this.containerId} has an interface ${interfaceName} already`,
-        {
-          sandbox: this.id,
-          interfaceName,
-        },
-      )
-    return interfaceName
+  /** @internal An endpoint that the store says is in here: taken over as it is, nothing is touched. */
+  adopt(endpoint: Endpoint): Promise<void> {
+    return this.#membership.adopt(endpoint)
+  }
+
+  /** @internal Makes an endpoint's interface anew, with the same name, addresses, MAC and ports. */
+  reattach(endpoint: Endpoint): Promise<void> {
+    return this.#exclusively(() => this.#membership.reattach(endpoint))
   }
 
   /* ------------------------------------------------------------------ ports and names */
@@ -274,125 +235,6 @@ export class Sandbox {
     if (!this.#in.gone) await this.#names.refresh()
   }
 
-  /* ------------------------------------------------------------------ leaving */
-
-  /** @internal Endpoint.leave, under the locks of both. */
-  async detach(endpoint: Endpoint): Promise<void> {
-    const join = endpoint.record.join as JoinRecord
-    const elected = this.#in.elected
-    await atomically(async undo => {
-      const { attachment } = join
-      undo.push('joined again', () => {
-        endpoint.record.join = join
-        this.#in.endpoints.set(endpoint.id, endpoint)
-      })
-      endpoint.record.join = undefined
-      this.#in.endpoints.delete(endpoint.id)
-      undo.push('old record', () => {
-        endpoint.record.join = join
-        return endpoint.save()
-      })
-      await endpoint.save()
-      if (!this.#in.stack || !attachment) return
-      const stack = this.#in.stack
-      const before = this.#in.elected
-      this.#in.elected = elect(this.#wayOut.candidates())
-      undo.push('old gateway', () => {
-        this.#in.elected = before
-      })
-      await this.#ports.close(endpoint, join, undo)
-      const changes = [
-        ...this.#wayOut.rerouting(before, this.#in.elected),
-        ...silence(endpoint.spec, attachment, join.interfaceName, join.options),
-      ]
-      if (changes.length) {
-        undo.push('equip it again', () => this.#equipLeniently(stack, endpoint, join, before))
-        // Taking the address away takes routes with it; what is gone by then is no failure.
-        await applyTolerating(stack, changes)
-      }
-    })
-    await this.#afterDetach(endpoint, join, elected)
-  }
-
-  async #equipLeniently(stack: Stack, endpoint: Endpoint, join: JoinRecord, elected: Elected): Promise<void> {
-    const now = this.#in.elected
-    await applyTolerantly(stack, [
-      ...equip(endpoint.spec, join.attachment as Attachment, join.interfaceName, join.options),
-      ...this.#wayOut.rerouting(now, elected),
-    ])
-  }
-
-  /** What follows a leave that can no longer fail: it only goes forward, and what goes wrong is reported. */
-  async #afterDetach(endpoint: Endpoint, join: JoinRecord, elected: Elected): Promise<void> {
-    const { publisher, names, log } = this.#in.context
-    await publisher.release(join.published)
-    names.removeEndpoint(endpoint.network.id, endpoint.id)
-    this.#names.forgetEntries(endpoint)
-    await this.#wayOut.tell(elected, this.#in.elected, [endpoint])
-    try {
-      this.#services.follow()
-      await this.#interfaces.driverLeaves(endpoint, join)
-      await this.#names.refresh()
-    } catch (error) {
-      log.warn(`${endpoint.name} left ${this.containerId}, but not all of it could be cleared`, { error })
-    }
-  }
-
-  /* ------------------------------------------------------------------ after a restart, and repair */
-
-  /** @internal An endpoint that the store says is in here: taken over as it is, nothing is touched. */
-  async adopt(endpoint: Endpoint): Promise<void> {
-    const join = endpoint.record.join as JoinRecord
-    this.#in.endpoints.set(endpoint.id, endpoint)
-    this.#in.elected = elect(this.#wayOut.candidates())
-    this.#in.hadLinks = true
-    this.#services.applied = undefined
-    if (!join.attachment) return
-    this.#interfaces.expect(join.attachment)
-    join.published = await this.#in.context.publisher.readopt(join.published)
-    this.#names.register(endpoint)
-  }
-
-  /** @internal Makes an endpoint's interface anew, with the same name, addresses, MAC and ports. */
-  async reattach(endpoint: Endpoint): Promise<void> {
-    await this.#exclusively(async () => {
-      const join = endpoint.record.join
-      const stack = this.#in.stack
-      if (!join || !stack || !this.#in.endpoints.has(endpoint.id)) return
-      const { host, firewall } = this.#in.context
-      if (join.attachment) {
-        const { attachment } = join
-        if (attachment.interface?.source) this.#in.context.wantedLinks.delete(attachment.interface.source)
-        const plan = await endpoint.network.implementation.leave(
-          endpoint.network.forDriver,
-          endpoint.spec,
-          attachment,
-        )
-        await applyLeniently(host, plan.changes ?? [])
-        await this.#interfaces.takeOut(stack, attachment, join)
-        if (attachment.interface)
-          await applyLeniently(stack, [{ op: 'removeLink', link: join.interfaceName, ifExists: true }])
-        const mapped = this.#ports.translatedOf(endpoint)
-        if (mapped.length) await firewall.apply({ removeMappings: mapped })
-        this.#ports.forget(endpoint)
-        await this.#in.context.publisher.release(join.published)
-        join.attachment = undefined
-        // The default routes went with the interface.
-        this.#in.elected = elect(this.#wayOut.candidates())
-        for (const route of this.wantedDefaults()) {
-          try {
-            await stack.apply([{ op: 'replaceRoute', route }])
-          } catch (error) {
-            if (!isAbsent(error)) throw error
-          }
-        }
-      }
-      this.#in.ipv6Default = undefined
-      // No undo: a repair that fails half way leaves the record as it should be, for the next one.
-      await this.#interfaces.plumb(endpoint, { push() {} })
-    })
-  }
-
   /** @internal Files and resolver as they should be. */
   async repairNames(): Promise<void> {
     await this.#exclusively(() => this.#names.reopen())
@@ -412,105 +254,9 @@ export class Sandbox {
           'ERR_INVALID_OPTION',
           `sandbox ${this.containerId} shares the namespace of another; it takes no key`,
         )
-      const moved = await atomically(async undo => {
-        const { kernel } = this.#in.context
-        const old: Abode = {
-          stack: this.#in.stack,
-          key: this.key,
-          inode: this.#in.record.inode,
-          resolver: this.#names.resolver,
-          elected: this.#in.elected,
-          ipv6Default: this.#in.ipv6Default,
-          hadLinks: this.#in.hadLinks,
-          services: this.#services.applied,
-          joins: new Map(
-            [...this.#in.endpoints.values()].map(endpoint => [endpoint, endpoint.record.join as JoinRecord]),
-          ),
-        }
-        const key = joinPath(
-          this.#in.context.runDir,
-          'netns',
-          `${this.id.slice(0, 12)}${old.key?.endsWith('-b') ? '-c' : old.key ? '-b' : ''}`,
-        )
-        undo.push('unbind the key', () => kernel.remove(key))
-        const stack = await kernel.bind(source, key)
-        if (stack.inode === old.stack?.inode) {
-          stack.close()
-          await kernel.remove(key)
-          return false // it is there already
-        }
-        undo.push('old namespace', () => this.#moveBack(old, stack))
-        await this.#moveTo(stack, key, old, undo)
-        await this.save()
-        await this.#leaveBehind(old)
-        return true
-      })
+      const moved = await this.#moving.to(source)
       if (moved) this.#in.context.events.emit({ type: 'sandbox.update', sandbox: this.#ref() })
     })
-  }
-
-  /** Plumbs every joined endpoint in another namespace. */
-  async #moveTo(stack: Stack, key: string, old: Abode, undo: Undo): Promise<void> {
-    this.#in.stack = stack
-    this.#names.resolver = undefined
-    this.#in.ipv6Default = undefined
-    this.#in.elected = {}
-    this.#services.applied = undefined
-    this.#in.hadLinks = true // whoever made it may have put some in
-    Object.assign(this.#in.record, { key, inode: stack.inode })
-    // A runtime may set its loopback up only later; the resolver needs it now.
-    if (!(await stack.link('lo'))?.up) {
-      undo.push('loopback', () => stack.apply([{ op: 'setLink', link: 'lo', up: false }]))
-      await stack.apply([{ op: 'setLink', link: 'lo', up: true }])
-    }
-    const moving = old.stack !== undefined
-    // None of them is there yet, so none can be elected.
-    for (const [endpoint, join] of old.joins) endpoint.record.join = { ...join, attachment: undefined }
-    for (const endpoint of old.joins.keys()) await this.#interfaces.plumb(endpoint, undo, moving)
-    if (moving) await this.#names.refresh()
-    else for (const endpoint of old.joins.keys()) this.#in.context.services?.joined(endpoint)
-  }
-
-  /** After a failure: the new namespace is left as it was, the old one is home again. */
-  async #moveBack(old: Abode, stack: Stack): Promise<void> {
-    if (this.#names.resolver !== old.resolver) await this.#names.resolver?.close()
-    stack.close()
-    this.#in.stack = old.stack
-    this.#names.resolver = old.resolver
-    this.#in.elected = old.elected
-    this.#in.ipv6Default = old.ipv6Default
-    this.#in.hadLinks = old.hadLinks
-    this.#services.applied = old.services
-    Object.assign(this.#in.record, { key: old.key, inode: old.inode })
-    for (const [endpoint, join] of old.joins) {
-      endpoint.record.join = join
-      await endpoint.save()
-    }
-    this.#names.writeFiles()
-  }
-
-  /** The old namespace, after everything has moved out of it. */
-  async #leaveBehind(old: Abode): Promise<void> {
-    const { kernel, host, log, reaper, wantedLinks } = this.#in.context
-    if (!old.stack || !old.key) return
-    try {
-      await old.resolver?.close({ keepRules: true })
-      for (const [endpoint, { attachment }] of old.joins) {
-        if (!attachment) continue
-        if (attachment.interface?.source) wantedLinks.delete(attachment.interface.source)
-        const plan = await endpoint.network.implementation.leave(
-          endpoint.network.forDriver,
-          endpoint.spec,
-          attachment,
-        )
-        await applyLeniently(host, plan.changes ?? [])
-      }
-      reaper.forget(old.stack)
-      old.stack.close()
-      await kernel.remove(old.key)
-    } catch (error) {
-      log.warn(`the old namespace of ${this.containerId} could not be cleared`, { error })
-    }
   }
 
   /** Changes host name, DNS settings, extra hosts or labels; files and resolver follow. */
@@ -690,9 +436,7 @@ export class Sandbox {
 
   /** @internal */
   save(): Promise<void> {
-    return this.#in.context.store.write({
-      put: [{ kind: 'sandbox', id: this.id, version: 1, value: this.#in.record }],
-    })
+    return this.#in.save()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -727,19 +471,6 @@ export class Sandbox {
   }
 }
 
-/** Where a sandbox lived before `setKey`. */
-interface Abode {
-  stack?: Stack
-  key?: string
-  inode?: number
-  resolver?: SandboxResolver
-  elected: Elected
-  ipv6Default?: string
-  hadLinks: boolean
-  services: SandboxServices['applied']
-  joins: Map<Endpoint, JoinRecord>
-}
-
 /** What a sandbox asks of its controller. */
 export interface SandboxHooks {
   forget(sandbox: Sandbox): void
@@ -761,13 +492,3 @@ const REFRESHABLE = SandboxOptions.pick({
   extraHosts: true,
   labels: true,
 }).partial()
-
-/** One batch; failures because something is gone already are none. */
-async function applyTolerating(stack: Stack, changes: Change[]): Promise<void> {
-  try {
-    await stack.apply(changes)
-  } catch (error) {
-    if (!isAbsent(error)) throw error
-    await applyLeniently(stack, changes)
-  }
-}

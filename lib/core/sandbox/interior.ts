@@ -42,4 +42,10 @@ export class Interior {
   get hostname(): string {
     return this.record.config.hostname ?? this.containerId.slice(0, 12)
   }
+
+  save(): Promise<void> {
+    return this.context.store.write({
+      put: [{ kind: 'sandbox', id: this.id, version: 1, value: this.record }],
+    })
+  }
 }
