@@ -229,7 +229,7 @@ const serviceFields = {
 export const ServiceOptions = z
   .strictObject({
     name: dnsName(),
-    /** Name or id of the network that the tasks are on. Default: the ingress network, made on first use, without names. */
+    /** Name or id of the network that the tasks are on. Default: the ingress network of the cluster, made on first use; it serves no names. */
     network: z.string().min(1).max(255).optional(),
     /** `vip`: the name leads to a virtual IP that balances. `dnsrr`: to all tasks. */
     endpointMode: z.enum(['vip', 'dnsrr']).default('vip'),

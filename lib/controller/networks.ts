@@ -273,12 +273,9 @@ export class Networks {
     const present = () => this.all().find(({ ingress }) => ingress)
     const found = present()
     if (found) return found
-    const { cluster, spanning } = this.#context
+    const { spanning } = this.#context
     try {
-      return await this.make(
-        { name: 'ingress', driver: cluster ? 'overlay' : 'bridge', ingress: true },
-        false,
-      )
+      return await this.make({ name: 'ingress', driver: 'overlay', ingress: true }, false)
     } catch (error) {
       if (!isCnmError(error, 'ERR_NETWORK_EXISTS')) throw error
       // Another host was faster; it is known here in a moment.

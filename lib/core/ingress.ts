@@ -84,6 +84,7 @@ export class Ingress {
   }
 
   async #follow(): Promise<Refusal[]> {
+    if (this.#context.services?.blind) return [] // with the first connection
     const published = this.#published()
     if (published.length === 0) {
       await this.#sandbox?.delete({ force: true })

@@ -34,12 +34,28 @@ export class Services {
   readonly #named = new Map<string, Map<string, string>>()
   /** Tasks that are about to leave, and get no new flows. */
   readonly #retired = new Set<string>()
+  /** Sandboxes whose rules could not be brought up to date. */
+  readonly #behind = new Set<Sandbox>()
+  #again: NodeJS.Timeout | undefined
   /** Rules by the networks that a sandbox is on: most sandboxes are on the same. */
   readonly #rules = new Map<string, Rules>()
 
   constructor(context: Context, world: ServicesWorld) {
     this.#context = context
     this.#world = world
+    this.blind = context.cluster !== undefined
+    context.events.on('cluster.connected', () => {
+      this.blind = false
+      this.refreshAll()
+    })
+  }
+
+  /** The cluster has not been seen since the start: what there is of its services is left as it is. */
+  blind: boolean
+
+  /** True while it cannot be said what a sandbox on these networks should balance. */
+  isBlindOn(networkIds: string[]): boolean {
+    return this.blind && networkIds.some(id => this.#world.networkById(id)?.implementation.spanning)
   }
 
   /* ------------------------------------------------------------------ records */
@@ -370,7 +386,15 @@ export class Services {
   #followIn(sandbox: Sandbox): void {
     try {
       sandbox.followServices()
+      this.#behind.delete(sandbox)
     } catch (error) {
+      const told = this.#behind.has(sandbox)
+      this.#behind.add(sandbox)
+      this.#again ??= setTimeout(() => {
+        this.#again = undefined
+        if (!this.#context.closing) for (const each of this.#behind) this.#followIn(each)
+      }, AGAIN).unref()
+      if (told) return
       const message = `the services of sandbox ${sandbox.containerId} could not be brought up to date`
       this.#context.log.error(message, { error })
       this.#context.events.emit({ type: 'problem', message, error })
@@ -411,11 +435,18 @@ export class Services {
 
   /** @internal The stored state is back. */
   refreshAll(): void {
-    for (const network of this.#world.networks()) this.refresh(network.id)
+    const networks = this.#world.networks()
+    for (const network of networks) this.refresh(network.id)
+    // Of services that are gone meanwhile.
+    for (const network of networks)
+      for (const { sandbox } of network.endpoints()) if (sandbox) this.#followIn(sandbox)
   }
 }
 
 const FAMILIES = [4, 6] as const
+
+/** Milliseconds until what could not be done in a sandbox is tried again. */
+const AGAIN = 1_000
 
 const vipsOf = ({ vips }: ServiceRecord) => FAMILIES.flatMap(family => vips[family] ?? [])
 

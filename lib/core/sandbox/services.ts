@@ -22,16 +22,20 @@ export class SandboxServices {
     this.#in = interior
   }
 
+  get #networks(): string[] {
+    return [...new Set([...this.#in.endpoints.values()].map(({ network }) => network.id))]
+  }
+
   get #wanted(): Rules {
-    const { context, endpoints, record } = this.#in
-    const networks = new Set([...endpoints.values()].map(({ network }) => network.id))
+    const { context, record } = this.#in
     const entrance = record.config.labels[INGRESS_LABEL] !== undefined
-    return context.services?.rulesFor([...networks], entrance) ?? NOTHING
+    return context.services?.rulesFor(this.#networks, entrance) ?? NOTHING
   }
 
   get #balances(): boolean {
-    const { mode, gone, stack } = this.#in
-    return stack !== undefined && !gone && mode !== 'host' && !mode.startsWith('container:')
+    const { mode, gone, stack, context } = this.#in
+    const own = stack !== undefined && !gone && mode !== 'host' && !mode.startsWith('container:')
+    return own && !context.services?.isBlindOn(this.#networks)
   }
 
   /** Brings the namespace to what the services are now, in one transaction. At once: nobody comes between. */
