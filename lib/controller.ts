@@ -93,6 +93,7 @@ export class Controller {
     })
     const { cluster, keys } = this.#context
     this.#context.waysOut = new WaysOut({
+      hasIpv6: this.#context.hasIpv6,
       findNetwork: name => this.#networks.named(name),
       makeNetwork: input => this.#networks.make(input, false),
     })

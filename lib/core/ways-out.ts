@@ -19,6 +19,8 @@ export const FALLBACK_LABEL = 'libcnm.fallback-gateway'
 export const INGRESS_LABEL = 'libcnm.ingress'
 
 export interface WaysOutWorld {
+  /** The kernel has IPv6: then the way out has it, too, whichever network comes first. */
+  readonly hasIpv6: boolean
   findNetwork(name: string): Network | undefined
   makeNetwork(input: NetworkInput): Promise<Network>
 }
@@ -61,6 +63,7 @@ export class WaysOut {
       return await this.#world.makeNetwork({
         name: GATEWAY_NETWORK,
         driver: 'bridge',
+        ipv6: this.#world.hasIpv6,
         labels: { [FALLBACK_LABEL]: '' },
         options: { name: GATEWAY_NETWORK, icc: false },
       })

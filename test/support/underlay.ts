@@ -28,8 +28,8 @@ export interface UnderlayHost {
   controller: Controller
 }
 
-/** `lease`: seconds. */
-type HostSettings = Partial<UnderlayHost['options']> & { lease?: number }
+/** `lease`: seconds. `timeout`: milliseconds that etcd may take. */
+type HostSettings = Partial<UnderlayHost['options']> & { lease?: number; timeout?: number }
 
 /** The world beyond the underlay: reached through the hosts, answers whoever asks. */
 export const WORLD = { 4: '198.51.100.1', 6: '2001:db8:ffff::1' } as const
@@ -103,7 +103,7 @@ export class Underlay {
       },
     ])
     const line = await Line.to(this.etcd.port)
-    const { lease = 60, ...rest } = options
+    const { lease = 60, timeout = 4_000, ...rest } = options
     const all: UnderlayHost['options'] = {
       kernel: this.base.kernel,
       host: stack.path,
@@ -116,7 +116,7 @@ export class Underlay {
         endpoints: [line.endpoint],
         host: { name, address: addresses[this.#family] },
         lease,
-        timeout: 4_000,
+        timeout,
       },
     }
     const controller = await Controller.open(all)

@@ -96,7 +96,8 @@ describe.each([4, 6] as const)('over IPv%i', family => {
   const on: Record<'web' | 'db', Container[]> = { web: [], db: [] }
 
   beforeAll(async () => {
-    net = await Underlay.build(2, { family })
+    // In emulation etcd takes its time.
+    net = await Underlay.build(2, { family, lease: 600, timeout: 60_000 })
     const create = (name: string, encrypted: boolean) =>
       net.host(1).controller.createNetwork({ name, driver: 'overlay', ipv6: true, options: { encrypted } })
     await create('web', true)
@@ -257,13 +258,16 @@ describe.each([4, 6] as const)('over IPv%i', family => {
     const [one, two] = pair('web')
     const host = net.host(1)
     const before = await host.stack.ipsecStates()
+    // The controller's own handle is closed with it.
+    const inside = await net.base.kernel.open(one.sandbox.key)
     await host.controller.close()
-    expect(await net.base.ping(one.stack, two.ipv4, { seconds: 20 })).toBe(true)
+    expect(await net.base.ping(inside, two.ipv4, { seconds: 20 })).toBe(true)
     await net.restart(host)
     expect(await host.controller.check()).toEqual([])
     const spis = (list: typeof before) => list.map(({ spi }) => spi).sort()
     expect(spis(await host.stack.ipsecStates())).toEqual(spis(before))
-    expect(await net.base.ping(one.stack, two.ipv4, { seconds: 20 })).toBe(true)
+    expect(await net.base.ping(inside, two.ipv4, { seconds: 20 })).toBe(true)
+    inside.close()
   })
 
   /** A whole VXLAN datagram, by an ordinary socket of the host. */
