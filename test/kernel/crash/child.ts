@@ -125,8 +125,9 @@ function createSandbox(controller: Controller, random: Random): Operation {
   }
 }
 
-/** None, one or two; never the same twice. */
-function randomPorts(random: Random) {
+/** None, one or two; never the same twice. An internal network publishes nothing. */
+function randomPorts(network: Network, random: Random) {
+  if (network.internal) return []
   const hostPorts = new Set(Array.from({ length: random.below(3) }, () => random.pick(PORTS) as number))
   return [...hostPorts].map(hostPort => ({
     containerPort: 80,
@@ -144,7 +145,7 @@ function createEndpoint(network: Network, random: Random): Operation {
       network.createEndpoint({
         name,
         aliases: random.chance(0.3) ? ['api'] : [],
-        ports: randomPorts(random),
+        ports: randomPorts(network, random),
       }),
   }
 }
@@ -161,7 +162,7 @@ function updatePorts(endpoint: Endpoint, random: Random): Operation {
   return {
     name: 'update ports',
     touches: touched(endpoint),
-    run: () => endpoint.updatePorts(randomPorts(random)),
+    run: () => endpoint.updatePorts(randomPorts(endpoint.network, random)),
   }
 }
 
