@@ -253,7 +253,16 @@ test('watch shows what happens, and ends when told', async () => {
   const heard = new Promise<void>(resolve => {
     hear = resolve
   })
-  const endless = cnm(['watch'], { signal: stop.signal, onError: hear })
+  let seen = ''
+  let told = () => {}
+  const last = new Promise<void>(resolve => {
+    told = resolve
+  })
+  const onOut = (text: string) => {
+    seen += text
+    if (seen.includes('network.create last ')) told()
+  }
+  const endless = cnm(['watch'], { signal: stop.signal, onError: hear, onOut })
   await heard
   const early = cnm(['watch'], { signal: AbortSignal.abort() })
   expect(await early).toMatchObject({ code: 0, out: '' })
@@ -271,6 +280,7 @@ test('watch shows what happens, and ends when told', async () => {
   const { code, out } = await watching
   expect(code).toBe(0)
   expect(out.split('\n')).toHaveLength(3)
+  await last
   stop.abort()
   expect(await endless).toMatchObject({
     code: 0,
