@@ -324,6 +324,8 @@ export interface FaultyKernel extends Kernel {
   readonly calls: string[]
   /** Fails the n-th changing call from now on (1: the next), before it has done anything or when half of it is done. */
   fail(n: number, when: 'before' | 'half'): void
+  /** What the last fault met: the call, and what a list of changes was to do; undefined when it met nothing. */
+  readonly struck: string[] | undefined
   heal(): void
 }
 
@@ -345,6 +347,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
   const inner = new WeakMap<object, Stack>()
   const calls: string[] = []
   let fault: { at: number; when: 'before' | 'half' } | undefined
+  let struck: string[] | undefined
 
   /** Stacks that went out wrapped come back as they are. */
   const unwrap = (value: unknown): unknown => {
@@ -357,6 +360,9 @@ export function faulty(kernel: Kernel): FaultyKernel {
   }
   const broken = (call: string) =>
     new CnmError('ERR_KERNEL', `${call}: fault injected by the test`, { errno: 'EIO' })
+  /** Of a list of changes, or of steps. */
+  const opsOf = (list: unknown): string[] =>
+    Array.isArray(list) ? list.flatMap(({ op, changes }) => (changes ? opsOf(changes) : [String(op)])) : []
   /** The first half of a list of changes, or of steps. */
   const half = (list: unknown[]): unknown[] => list.slice(0, Math.floor(list.length / 2))
 
@@ -375,6 +381,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
           if (calls.length !== fault?.at) return call()
           const { when } = fault
           const [list] = parameters
+          struck = [name, ...opsOf(list)]
           if (when === 'half' && (name === 'transact' || name === 'apply') && Array.isArray(list)) {
             const part =
               name === 'apply' || list.length > 1
@@ -399,8 +406,12 @@ export function faulty(kernel: Kernel): FaultyKernel {
   }
   return wrap(kernel, {
     calls,
+    get struck() {
+      return struck
+    },
     fail(n: number, when: 'before' | 'half') {
       fault = { at: calls.length + n, when }
+      struck = undefined
     },
     heal() {
       fault = undefined

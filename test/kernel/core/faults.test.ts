@@ -128,6 +128,14 @@ const nouns = () =>
 const moments = (call: string | undefined) =>
   call === 'transact' || call === 'apply' ? (['before', 'half'] as const) : (['before'] as const)
 
+/**
+ * May an operation succeed although this call failed? What is found out once is not asked again, so the fault meets
+ * nothing; calls are counted whoever makes them, so it may meet the reaper, which removes links in the background and
+ * tries again. Never anything else: a change of the operation itself that fails must fail it.
+ */
+const absorbable = (struck: string[] | undefined): boolean =>
+  struck === undefined || (struck[0] === 'apply' && struck.slice(1).every(op => op === 'removeLink'))
+
 /** Fails each changing call of `act` in turn; `back` undoes what it does. */
 async function sweep(act: () => Promise<unknown>, back: () => Promise<unknown>): Promise<void> {
   const undone = async () => {
@@ -151,8 +159,8 @@ async function sweep(act: () => Promise<unknown>, back: () => Promise<unknown>):
       )
       kernel.heal()
       const story = `call ${n} of ${calls.length} (${calls[n - 1]}) failing ${when}`
-      // What is found out once is not asked again, and what is removed in the background is tried again: then it is there whole.
       if (error === undefined) {
+        expect([story, kernel.struck, absorbable(kernel.struck)]).toEqual([story, kernel.struck, true])
         expect([story, await scene.controller.check()]).toEqual([story, []])
         await undone()
         continue
