@@ -52,12 +52,16 @@ export class Client {
   async stream<T>(path: string, signal: AbortSignal): Promise<AsyncGenerator<T, void, void>> {
     const response = await this.#open('GET', path, undefined, signal).catch((error: unknown) => {
       if (!signal.aborted) throw error
+      return undefined
     })
     return this.#lines<T>(response, signal)
   }
 
   /** No lines where the signal came before the response. */
-  async *#lines<T>(response: IncomingMessage | void, signal: AbortSignal): AsyncGenerator<T, void, void> {
+  async *#lines<T>(
+    response: IncomingMessage | undefined,
+    signal: AbortSignal,
+  ): AsyncGenerator<T, void, void> {
     if (!response) return
     let rest = ''
     response.setEncoding('utf8')

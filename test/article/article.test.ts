@@ -77,7 +77,9 @@ describe.each(FIREWALLS)('--firewall-backend %s', firewall => {
     async () => {
       const out = await docker('run --rm --network=host busybox ip a')
       expect(out).toContain('inet 192.168.61.10/24')
-      expect(out).toMatch(/docker0: <NO-CARRIER,BROADCAST,MULTICAST,UP> mtu 1500[\s\S]*inet 172\.17\.0\.1\/16 /)
+      expect(out).toMatch(
+        /docker0: <NO-CARRIER,BROADCAST,MULTICAST,UP> mtu 1500[\s\S]*inet 172\.17\.0\.1\/16 /,
+      )
     },
     NO_BROADCAST,
   )

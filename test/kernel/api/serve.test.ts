@@ -115,7 +115,10 @@ test('without the privileges: what is missing, and what to do', async () => {
   const words = ['--bounding-set=-all', '--inh-caps=-all', process.execPath, ...CNM]
   const here = ['--data-dir=', '--run-dir', join(scene.directory, 'run')]
   const { code, error } = await run('setpriv', [...words, 'serve', '--socket', scene.socket, ...here])
-  expect([code, error]).toEqual([125, expect.stringMatching(/CAP_SYS_ADMIN[\s\S]*ERR_PRIVILEGE: run as root/)])
+  expect([code, error]).toEqual([
+    125,
+    expect.stringMatching(/CAP_SYS_ADMIN[\s\S]*ERR_PRIVILEGE: run as root/),
+  ])
 })
 
 test('the socket of somebody else: told apart from none', async () => {
