@@ -4,6 +4,7 @@
  *
  * Below the prefix: `state/KIND/ID` is what every host watches; `claims/...` is looked at only by who claims.
  */
+import { CnmError } from '../base/errors'
 
 export interface KeyValue {
   key: string
@@ -50,6 +51,14 @@ export interface WatchListener {
 
 /** Most operations that one {@link Transaction} may have (etcd: --max-txn-ops, 128 unless set). */
 export const MAX_OPERATIONS = 128
+
+/** The transaction with all its parts. Throws ERR_CLUSTER for one that no backend would take. */
+export function whole(transaction: Transaction): Required<Transaction> {
+  const { if: conditions = [], put = [], remove = [], removePrefixes = [] } = transaction
+  if (put.length + remove.length + removePrefixes.length > MAX_OPERATIONS)
+    throw new CnmError('ERR_CLUSTER', `a transaction has at most ${MAX_OPERATIONS} operations`)
+  return { if: conditions, put, remove, removePrefixes }
+}
 
 /**
  * Every method throws ERR_CLUSTER_UNAVAILABLE when the store does not answer in time (the transaction may have taken

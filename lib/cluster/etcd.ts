@@ -7,9 +7,9 @@ import {
   type Condition,
   type KeyValue,
   type Listing,
-  MAX_OPERATIONS,
   type Transaction,
   type WatchListener,
+  whole,
 } from './contract'
 
 export interface EtcdOptions {
@@ -78,9 +78,7 @@ export class EtcdBackend implements Backend {
   }
 
   async transact(transaction: Transaction): Promise<{ done: boolean; revision: number }> {
-    const { if: conditions = [], put = [], remove = [], removePrefixes = [] } = transaction
-    if (put.length + remove.length + removePrefixes.length > MAX_OPERATIONS)
-      throw new CnmError('ERR_CLUSTER', `a transaction has at most ${MAX_OPERATIONS} operations`)
+    const { if: conditions, put, remove, removePrefixes } = whole(transaction)
     return this.#call(async () => {
       const { succeeded, header } = await this.#client.kv.txn({
         compare: conditions.map(compare),

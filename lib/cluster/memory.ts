@@ -6,9 +6,9 @@ import {
   type Condition,
   type KeyValue,
   type Listing,
-  MAX_OPERATIONS,
   type Transaction,
   type WatchListener,
+  whole,
 } from './contract'
 
 interface Item {
@@ -96,9 +96,7 @@ export class MemoryCluster {
 
   /** @internal */
   transact(transaction: Transaction): { done: boolean; revision: number } {
-    const { if: conditions = [], put = [], remove = [], removePrefixes = [] } = transaction
-    if (put.length + remove.length + removePrefixes.length > MAX_OPERATIONS)
-      throw new CnmError('ERR_CLUSTER', `a transaction has at most ${MAX_OPERATIONS} operations`)
+    const { if: conditions, put, remove, removePrefixes } = whole(transaction)
     for (const { lease } of put)
       if (lease !== undefined && !this.#leases.has(lease))
         throw new CnmError('ERR_CLUSTER_UNAVAILABLE', `the lease ${lease} has ended`, { lease })

@@ -1,32 +1,24 @@
 /**
- * Networks that span hosts, between the cluster and the nouns: definitions come and go as other hosts create and delete;
- * a host has its part of a network while endpoints are joined there, and then follows where the others are.
+ * Networks that span hosts, between the cluster and the nouns: a host has its part of a network while endpoints are joined
+ * there, and then follows where the others are.
  */
-import { addressOf } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type { Undo } from '../base/undo'
 import type { ClusterChange } from '../cluster/mirror'
 import type { Cluster } from '../cluster/cluster'
 import type { Keys } from '../cluster/keys'
-import type { EndpointRecord as RemoteEndpoint, NetworkDefinition } from '../cluster/records'
-import type { Driver, DriverNetwork, Peer, Spanning as SpanningDriver } from '../driver/contract'
+import type { EndpointRecord as RemoteEndpoint } from '../cluster/records'
+import type { Peer, Spanning as SpanningDriver } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
 import type { Change } from '../kernel/kernel'
 import type { Network } from '../network'
-import { NetworkOptions } from '../options'
 import type { Sandbox } from '../sandbox'
 import { applyLeniently, type Context } from './context'
+import { Definitions, type SpanningWorld, spanningOf } from './definitions'
 import type { Difference } from './difference'
 import { Encryption } from './encryption'
 import { dnsNames } from './names'
 import type { NetworkRecord } from './records'
-import { INGRESS_LABEL } from './ways-out'
-
-export interface SpanningWorld {
-  networks(): Network[]
-  networkById(id: string): Network | undefined
-  addNetwork(record: NetworkRecord, driver: Driver): Network
-}
 
 /** A network's part on this host. */
 interface Presence {
@@ -46,6 +38,7 @@ export class Spanning {
   readonly #cluster: Cluster
   readonly #world: SpanningWorld
   readonly #present = new Map<string, Presence>()
+  readonly #definitions: Definitions
   readonly #keys: Keys
   /** Of the driver that has encrypted networks. */
   readonly #encryption: Encryption | undefined
@@ -60,6 +53,7 @@ export class Spanning {
     this.#cluster = cluster
     this.#world = world
     this.#keys = keys
+    this.#definitions = new Definitions(context, cluster, keys, world)
     const driver = [...context.drivers.values()].find(({ spanning }) => spanning?.encryption)?.spanning
     if (driver?.encryption) {
       this.#encryption = new Encryption(context, keys, driver.encryption, () => this.#needs(driver))
@@ -74,157 +68,14 @@ export class Spanning {
     context.events.on('firewall.repaired', () => this.#guard())
   }
 
-  /* ------------------------------------------------------------------ definitions */
-
-  /** Makes the network known to all hosts. Throws ERR_NETWORK_EXISTS, ERR_CLUSTER_UNAVAILABLE. */
-  async define(record: NetworkRecord, undo: Undo): Promise<void> {
-    if (await this.#isSecret(record)) await this.#keys.ensure()
-    undo.push('undefine it', () => this.#undefine(record))
-    if (await this.#define(record)) return
-    throw new CnmError(
-      'ERR_NETWORK_EXISTS',
-      `network with name ${record.name} already exists in the cluster`,
-      {
-        name: record.name,
-      },
-    )
+  /** {@link Definitions.define} */
+  define(record: NetworkRecord, undo: Undo): Promise<void> {
+    return this.#definitions.define(record, undo)
   }
 
-  async #define(record: NetworkRecord): Promise<boolean> {
-    const nameKey = this.#cluster.claims.nameKey(record.name)
-    const key = this.#cluster.keyOf('network', record.id)
-    return this.#cluster.write({
-      if: [
-        { key: nameKey, is: 'absent' },
-        { key, is: 'absent' },
-      ],
-      put: [{ kind: 'network', value: definitionOf(record) }],
-      putClaims: [{ key: nameKey, value: record.id }],
-    })
-  }
-
-  async #undefine({ id, name, pools }: NetworkRecord): Promise<boolean> {
-    const nameKey = this.#cluster.claims.nameKey(name)
-    const found = this.#cluster.get('network', id) !== undefined
-    return this.#cluster.write({
-      if: [
-        { prefix: this.#cluster.keyOf('endpoint', `${id}/`), is: 'empty' },
-        { prefix: this.#cluster.keyOf('service', `${id}/`), is: 'empty' },
-        ...pools.map(({ subnet }) => ({
-          prefix: this.#cluster.claims.heldPrefix(subnet),
-          is: 'empty' as const,
-        })),
-        ...(found ? [{ key: nameKey, value: id }] : []),
-      ],
-      remove: [{ kind: 'network', id }],
-      removeClaims: found ? [nameKey] : [],
-    })
-  }
-
-  /** No host has it any more. Throws ERR_NETWORK_IN_USE naming who is on it elsewhere, ERR_CLUSTER_UNAVAILABLE. */
-  async undefine(network: Network): Promise<void> {
-    const deadline = performance.now() + LEAVING
-    const abandoned = this.#isAbandoned(network)
-    while (!(await this.#undefine(network.record))) {
-      if (performance.now() > deadline || !abandoned) return this.#refuse(network)
-      await new Promise(resolve => setTimeout(resolve, 50))
-    }
-  }
-
-  /** Only hosts that published its services are on it, and they leave now that there are none. */
-  #isAbandoned({ id }: Network): boolean {
-    const joined = this.#cluster.endpointsOf(id)
-    return joined.length > 0 && joined.every(({ labels }) => labels[INGRESS_LABEL] !== undefined)
-  }
-
-  async #refuse(network: Network): Promise<never> {
-    const joined = this.#cluster.endpointsOf(network.id)
-    const holders = await Promise.all(
-      network.ipam.map(({ subnet }) => this.#cluster.claims.holdersIn(subnet)),
-    )
-    const users = [
-      ...joined.map(({ name, host }) => `${name} on ${host}`),
-      ...[...new Set(holders.flat())]
-        .filter(host => !joined.some(endpoint => endpoint.host === host))
-        .map(host => `some of ${host} that are in no sandbox`),
-    ]
-    throw new CnmError(
-      'ERR_NETWORK_IN_USE',
-      `network ${network.name} has active endpoints on other hosts (${users.join(', ')})`,
-      { network: network.id, endpoints: joined.map(({ id }) => id), hosts: [...new Set(holders.flat())] },
-    )
-  }
-
-  async #adopt(definition: NetworkDefinition): Promise<void> {
-    if (this.#world.networkById(definition.id)) return
-    const { log, events } = this.#context
-    try {
-      const record = await this.#recordOf(definition)
-      if (this.#world.networks().some(({ name }) => name === definition.name))
-        throw new CnmError(
-          'ERR_NETWORK_EXISTS',
-          `network ${definition.name} of the cluster has the name of a network of this host`,
-          { name: definition.name },
-        )
-      await this.#context.store.write({
-        put: [{ kind: 'network', id: record.id, version: 1, value: record }],
-      })
-      this.#world.addNetwork(record, await this.#context.drivers.get(record.driver))
-      events.emit({ type: 'network.create', network: refOf(record) })
-    } catch (error) {
-      log.warn(`network ${definition.name} of the cluster cannot be had here`, { error })
-      events.emit({
-        type: 'problem',
-        message: `network ${definition.name} of the cluster cannot be had here`,
-        error,
-      })
-    }
-  }
-
-  /** Everything is looked at once more, by the schemas of this version and of the driver. */
-  async #recordOf(definition: NetworkDefinition): Promise<NetworkRecord> {
-    const driver = await this.#context.drivers.get(definition.driver)
-    if (!driver.spanning)
-      throw new CnmError('ERR_SCOPE', `networks of driver ${definition.driver} do not span hosts`)
-    const { mtu, data, id, name, created, ipv4, ipv6, pools, driverOptions } = definition
-    return {
-      id,
-      name,
-      driver: definition.driver,
-      scope: 'global',
-      created,
-      predefined: false,
-      ipv4,
-      ipv6,
-      config: NetworkOptions.parse(definition.config),
-      driverOptions: driver.options.parse(driverOptions),
-      pools,
-      state: { mtu, data: driver.spanning.data.parse(data) },
-      deleting: false,
-    }
-  }
-
-  /** The network is gone from the cluster. One that has endpoints here is made known again: nobody may take it away. */
-  async #vanish(network: Network): Promise<void> {
-    if (network.record.deleting) return
-    if (network.endpoints().length === 0) return network.vanish()
-    const { log, events } = this.#context
-    try {
-      const driver = spanningOf(network)
-      for (const { subnet, gateway, auxiliary } of network.ipam) {
-        await this.#cluster.claims.reclaimPool(subnet)
-        for (const cidr of [gateway, ...Object.values(auxiliary)])
-          if (cidr) await this.#cluster.claims.takeAddress(subnet, addressOf(cidr), network.id, true)
-      }
-      await driver.reclaim(network.forDriver)
-      if (!(await this.#define(network.record)) && !this.#cluster.get('network', network.id))
-        throw new CnmError('ERR_NETWORK_EXISTS', `another network is called ${network.name} now`)
-      log.warn(`network ${network.name} was gone from the cluster and is there again: it is in use here`)
-    } catch (error) {
-      const message = `network ${network.name} was deleted from the cluster, but has endpoints on this host`
-      log.error(message, { error })
-      events.emit({ type: 'problem', message, error })
-    }
+  /** {@link Definitions.undefine} */
+  undefine(network: Network): Promise<void> {
+    return this.#definitions.undefine(network)
   }
 
   /* ------------------------------------------------------------------ endpoints of this host */
@@ -386,10 +237,10 @@ export class Spanning {
     const touched = new Map<string, Set<string>>()
     for (const change of changes) {
       if (this.#context.closing) return
-      if (change.kind === 'network' && change.after) await this.#adopt(change.after)
+      if (change.kind === 'network' && change.after) await this.#definitions.adopt(change.after)
       else if (change.kind === 'network') {
         const network = this.#world.networkById(change.id)
-        if (network) await this.#vanish(network)
+        if (network) await this.#definitions.vanish(network)
       } else if (change.kind === 'host') {
         this.#tellHost(change)
       } else if (change.kind === 'key') {
@@ -470,11 +321,6 @@ export class Spanning {
   }
 
   /* ------------------------------------------------------------------ encrypted networks */
-
-  async #isSecret(record: NetworkRecord): Promise<boolean> {
-    const { spanning } = await this.#context.drivers.get(record.driver)
-    return spanning?.encryption?.of({ spec: { options: record.driverOptions } } as DriverNetwork) ?? false
-  }
 
   #isSecretHere(network: Network): boolean {
     return network.implementation.spanning?.encryption?.of(network.forDriver) ?? false
@@ -600,7 +446,7 @@ export class Spanning {
       .then(async () => {
         for (const network of this.#world.networks())
           if (network.implementation.spanning && !this.#cluster.get('network', network.id))
-            await this.#vanish(network)
+            await this.#definitions.vanish(network)
         this.#guard()
         if (this.#hasSecrets) await this.#keys.ensure()
         if (!first) return
@@ -627,34 +473,5 @@ export class Spanning {
   }
 }
 
-/** Milliseconds that other hosts may take to leave a network that has no services any more. */
-const LEAVING = 2_000
-
-/** The other hosts' view of a record: all but what is this host's own. */
-function definitionOf(record: NetworkRecord): NetworkDefinition {
-  const { id, name, driver, created, ipv4, ipv6, config, driverOptions, pools, state } = record
-  return {
-    id,
-    name,
-    driver,
-    created,
-    ipv4,
-    ipv6,
-    config: { ...config, id: undefined },
-    driverOptions,
-    pools,
-    mtu: state.mtu,
-    data: state.data,
-  }
-}
-
-function spanningOf(network: Network): SpanningDriver {
-  const { spanning } = network.implementation
-  if (spanning) return spanning
-  throw new CnmError('ERR_SCOPE', `networks of driver ${network.driver} do not span hosts`)
-}
-
 const sameWay = (a: Peer, b: Peer): boolean =>
   a.mac === b.mac && a.vtep === b.vtep && a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6
-
-const refOf = ({ id, name, driver }: NetworkRecord) => ({ id, name, driver })
