@@ -1,6 +1,6 @@
 /**
  * Overlay networks on real hosts (namespaces) with a real etcd: traffic beside VXLAN made by hand with `ip` on the same
- * hosts in the same run, the time that a join takes, and how long until all hosts know. `npm run bench -- overlay [HOSTS]`.
+ * hosts in the same run, requests by a virtual IP beside direct ones, the time that a join takes, and how long until all hosts know. `npm run bench -- overlay [HOSTS]`.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -79,8 +79,37 @@ async function traffic(net: Underlay, servers: ChildProcess[]): Promise<void> {
   console.log(
     `overlay / by hand, of each round: throughput ${tell(ratios(overlay.push, hand.push))}, round trip ${tell(ratios(hand.echo, overlay.echo))}; medians of ${ROUNDS}\n`,
   )
+  await calls(net, servers, program)
   await one.sandbox.delete()
   await two.sandbox.delete()
+}
+
+/** A request on a connection of its own, to a task of a service on another host: by the virtual IP, and directly. */
+async function calls(net: Underlay, servers: ChildProcess[], program: string): Promise<void> {
+  const service = await net.host(1).controller.createService({
+    name: 'api',
+    network: 'web',
+    ports: [{ port: 80, targetPort: 5001 }],
+  })
+  const views = () => net.hosts.flatMap(({ controller }) => controller.services())
+  await until(() => views().length === net.hosts.length, 'the service is known')
+  const task = await net.container(net.host(2), 'web', 'task', { service: 'api' })
+  const client = await net.container(net.host(1), 'web', 'client')
+  servers.push(await serve(task.stack, program))
+  await until(() => views().every(each => each.tasks().length === 1), 'its task is known')
+  const virtual: number[] = []
+  const direct: number[] = []
+  for (let round = 0; round < ROUNDS; round++)
+    for (const way of round % 2 ? (['virtual', 'direct'] as const) : (['direct', 'virtual'] as const))
+      if (way === 'direct') direct.push(await measure(client.stack, program, 'call', task.ipv4, 5001))
+      else virtual.push(await measure(client.stack, program, 'call', service.ipv4 as string, 80))
+  const ratios = virtual.map((each, round) => each / (direct[round] as number))
+  console.log(
+    `requests a second, each on a connection of its own: by the virtual IP ${median(virtual).toFixed(0)}, directly ${median(direct).toFixed(0)}; ratio of each round ${median(ratios).toFixed(3)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})\n`,
+  )
+  await client.sandbox.delete()
+  await task.sandbox.delete()
+  await service.delete()
 }
 
 interface Series {
@@ -123,9 +152,15 @@ async function serve(where: Stack, program: string): Promise<ChildProcess> {
   return child
 }
 
-async function measure(from: Stack, program: string, kind: string, address: string): Promise<number> {
+async function measure(
+  from: Stack,
+  program: string,
+  kind: string,
+  address: string,
+  port = 5001,
+): Promise<number> {
   const child = from.run(() =>
-    spawn(program, [kind, address, '5001', String(LONG)], { stdio: ['ignore', 'pipe', 'inherit'] }),
+    spawn(program, [kind, address, String(port), String(LONG)], { stdio: ['ignore', 'pipe', 'inherit'] }),
   )
   let text = ''
   child.stdout.on('data', data => {

@@ -1,8 +1,9 @@
 /*
  * TCP between two namespaces, without a runtime in the way.
- *   stream serve PORT               answers both kinds, for ever
+ *   stream serve PORT               answers all kinds, for ever
  *   stream push  ADDRESS PORT MS    sends as fast as it can; prints bytes per second that the other end has read
  *   stream echo  ADDRESS PORT MS    one byte there and back, again and again; prints round trips per second
+ *   stream call  ADDRESS PORT MS    the same, each on a connection of its own; prints calls per second
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -39,6 +40,16 @@ static void serve_one(int fd) {
   if (write(fd, &total, sizeof total) < 0) return;
 }
 
+static int call(const struct sockaddr_in *far) {
+  /* Closed at once, or the ports would run out. */
+  struct linger at_once = {1, 0};
+  int fd = socket(AF_INET, SOCK_STREAM, 0), ok;
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  ok = !connect(fd, (const struct sockaddr *)far, sizeof *far) && write(fd, "ex", 2) == 2 && read(fd, buffer, 1) == 1;
+  close(fd);
+  return ok;
+}
+
 int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   if (argc == 3 && !strcmp(argv[1], "serve")) {
@@ -63,6 +74,14 @@ int main(int argc, char **argv) {
   int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
   struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[3]))};
   inet_pton(AF_INET, argv[2], &far.sin_addr);
+  if (!strcmp(argv[1], "call")) {
+    double first = now(), last = first + atoi(argv[4]) / 1e3;
+    long calls = 0;
+    for (; now() < last; calls++)
+      if (!call(&far)) return perror("call"), 1;
+    printf("%f\n", calls / (now() - first));
+    return 0;
+  }
   if (connect(fd, (struct sockaddr *)&far, sizeof far)) return perror("connect"), 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   double began = now(), end = began + atoi(argv[4]) / 1e3;
