@@ -151,6 +151,7 @@ export class Containers implements NetworkContainers {
           this.#bundle(container.id),
           spec,
           OpenStdin && !Tty,
+          container.output,
         )
         this.#watch(container, running)
       } catch (error) {
@@ -218,7 +219,7 @@ export class Containers implements NetworkContainers {
   }
 
   #watch(container: Container, running: Running & { pid: number }): void {
-    const { state, output } = container
+    const { state } = container
     container.running = running
     Object.assign(state, {
       status: 'running',
@@ -227,7 +228,6 @@ export class Containers implements NetworkContainers {
       error: '',
       startedAt: Date.now(),
     })
-    output.collect(running.child)
     void running.ended.then(code => container.exclusively(() => this.#ended(container, code)))
   }
 

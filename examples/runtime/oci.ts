@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { HttpError } from 'libcnm/api'
+import type { Output } from './streams'
 
 const run = promisify(execFile)
 
@@ -102,12 +103,16 @@ export class Runc {
     mkdirSync(root, { recursive: true, mode: 0o700 })
   }
 
-  /** Starts a container in the foreground of a runc of its own, and returns once its process is there. */
+  /**
+   * Starts a container in the foreground of a runc of its own, and returns once its process is there. What it writes is
+   * collected from the first byte: of a child that has ended, Node throws away what nobody was reading.
+   */
   async start(
     id: string,
     bundle: string,
     spec: ContainerSpec,
     stdin: boolean,
+    output: Output,
   ): Promise<Running & { pid: number }> {
     const pidFile = join(bundle, 'pid')
     const log = join(bundle, 'log.json')
@@ -119,6 +124,7 @@ export class Runc {
       spec.terminal,
       stdin,
     )
+    output.collect(running.child)
     let over = false
     void running.ended.then(() => (over = true))
     for (;;) {

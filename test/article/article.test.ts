@@ -2,6 +2,7 @@
  * The network commands of the article behind this project, in its order, by the real docker client against the example
  * runtime, in a host of its own; once for each firewall. Prints what is reproduced and what differs.
  */
+import { until } from '../support/underlay'
 import { openScene, type Scene } from './scene'
 
 const FIREWALLS = ['nftables', 'iptables'] as const
@@ -109,8 +110,11 @@ describe.each(FIREWALLS)('--firewall-backend %s', firewall => {
     )
     const bridge = `br-${id.slice(0, 12)}`
     // As brctl and ifconfig would show them; Debian has neither without more.
-    const bridges = await onHost('ip -br link show type bridge')
-    for (const name of ['docker0', bridge]) expect(bridges).toMatch(new RegExp(`^${name} +DOWN`, 'm'))
+    // That nobody is on it the kernel works out a moment after the bridge is made.
+    await until(async () => {
+      const bridges = await onHost('ip -br link show type bridge')
+      return ['docker0', bridge].every(name => new RegExp(`^${name} +DOWN`, 'm').test(bridges))
+    }, 'both bridges are down')
     expect(await onHost(`ip link show master ${bridge}`)).toBe('')
     expect(await onHost(`ip -br address show ${bridge}`)).toMatch(/ 172\.18\.0\.1\/16/)
   })

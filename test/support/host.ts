@@ -363,6 +363,9 @@ export function faulty(kernel: Kernel): FaultyKernel {
   /** Of a list of changes, or of steps. */
   const opsOf = (list: unknown): string[] =>
     Array.isArray(list) ? list.flatMap(({ op, changes }) => (changes ? opsOf(changes) : [String(op)])) : []
+  /** A listing of the ruleset changes nothing, and whoever looks after drift does it whenever that suits him. */
+  const asks = ([commands]: unknown[]): boolean =>
+    typeof commands === 'string' && commands.startsWith('list ')
   /** The first half of a list of changes, or of steps. */
   const half = (list: unknown[]): unknown[] => list.slice(0, Math.floor(list.length / 2))
 
@@ -376,7 +379,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
         return (...given: unknown[]) => {
           const parameters = given.map(unwrap)
           const call = () => wrapped(Reflect.apply(value, target, parameters) as unknown)
-          if (!CHANGING.has(name)) return call()
+          if (!CHANGING.has(name) || asks(parameters)) return call()
           calls.push(name)
           if (calls.length !== fault?.at) return call()
           const { when } = fault
