@@ -46,6 +46,15 @@ export async function sweepDead(controller: Controller): Promise<void> {
 
 /* -------------------------------------------------------------------- the network */
 
+/**
+ * What comes for a container is let in, as with CNI's own bridge plugin: a port is opened by a plugin later in the chain
+ * (`portmap`), with rules of its own that this firewall knows nothing of. Another gateway mode may be asked for.
+ */
+const OPEN = { gatewayModeIpv4: 'nat-unprotected', gatewayModeIpv6: 'nat-unprotected' } as const
+
+const namesMode = (labels: Record<string, string>): boolean =>
+  Object.keys(labels).some(key => key.includes('.gateway_mode_'))
+
 function networkInput(config: CniConfig): NetworkInput {
   const { name, driver, options, labels, internal, ipv4, ipv6, ipam, ipMasq } = config
   return {
@@ -56,7 +65,11 @@ function networkInput(config: CniConfig): NetworkInput {
     ipv6,
     ipam,
     labels,
-    options: { ...options, ...(ipMasq !== undefined && { masquerade: ipMasq }) },
+    options: {
+      ...(driver === 'bridge' && !internal && !namesMode(labels) && OPEN),
+      ...options,
+      ...(ipMasq !== undefined && { masquerade: ipMasq }),
+    },
   }
 }
 

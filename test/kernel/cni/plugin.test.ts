@@ -157,3 +157,52 @@ test("Debian's plugins after ours: tuning and bandwidth take our result, and we 
     expect((await cni.call('DEL', { ...config, prevResult }, place('one', a))).code).toBe(0)
   expect((await cni.call('DEL', { ...own, prevResult }, place('one', a))).code).toBe(0)
 })
+
+test('portmap in the chain opens a port with rules of its own; asked for mode nat, nobody gets in that way', async () => {
+  const mapped = async (id: string, hostPort: number, change = {}) => {
+    const netns = await host().namespace(id)
+    const own = cni.config({ cniVersion: '1.0.0', ...change })
+    const prevResult = await cni.add(id, netns, own)
+    const portmap = {
+      cniVersion: '1.0.0',
+      name: own.name,
+      type: 'portmap',
+      runtimeConfig: { portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }] },
+      prevResult,
+    }
+    const { code, json, error } = await cni.call('ADD', portmap, place(id, netns))
+    expect([code, json?.msg, error]).toEqual([0, undefined, ''])
+    await host().serve(netns, 80)
+    return async () => {
+      for (const config of [portmap, { ...own, prevResult }])
+        expect((await cni.call('DEL', config, place(id, netns))).code).toBe(0)
+    }
+  }
+  const open = await mapped('open', 8088)
+  expect(await host().tcp(host().client, UPLINK[4], 8088)).toBe(CLIENT[4])
+  expect(await host().tcp(host().client, UPLINK[6], 8088)).toBe(CLIENT[6])
+  await open()
+  expect(await host().tcp(host().client, UPLINK[4], 8088, 500)).toBe('closed')
+
+  const shielded = {
+    name: 'shielded',
+    ipam: { config: [{ subnet: '10.78.0.0/24' }, { subnet: 'fd78::/64' }] },
+    options: { gatewayModeIpv4: 'nat', gatewayModeIpv6: 'nat' },
+  }
+  const closed = await mapped('closed', 8089, shielded)
+  expect(await host().tcp(host().client, UPLINK[4], 8089, 500)).not.toBe(CLIENT[4])
+  expect(await host().tcp(host().client, UPLINK[6], 8089, 500)).not.toBe(CLIENT[6])
+  await closed()
+  await cni.call('GC', { ...cni.config(shielded), 'cni.dev/valid-attachments': [] })
+})
+
+test('what a plugin later in the chain has changed stays: other calls do not put it back', async () => {
+  const a = await host().namespace('a')
+  const own = cni.config({ cniVersion: '1.0.0' })
+  const prevResult = await cni.add('one', a, own)
+  const tuning = { cniVersion: '1.0.0', name: 'pods', type: 'tuning', mac: '02:00:00:00:00:77', mtu: 1400 }
+  expect((await cni.call('ADD', { ...tuning, prevResult }, place('one', a))).code).toBe(0)
+  await cni.add('two', await host().namespace('b'), own)
+  expect(await a.link('eth0')).toMatchObject({ mac: '02:00:00:00:00:77', mtu: 1400 })
+  expect((await cni.call('CHECK', { ...own, prevResult }, place('one', a))).code).toBe(0)
+})
