@@ -389,6 +389,7 @@ export class Sandbox {
       {},
       joined.map(({ endpoint }) => endpoint),
     )
+    if (owns) await this.#interfaces.fallSilent(joined)
     for (const { endpoint, join } of joined) {
       endpoint.record.join = undefined
       await publisher.release(join.published)

@@ -29,9 +29,9 @@ export async function speak(where: Stack, port: number, name: string): Promise<S
     await new Promise<void>(resolve => server.listen({ fd }, resolve))
     const udp = createSocket(address === '::' ? 'udp6' : 'udp4')
     udp.on('error', () => {})
-    udp.on('message', (_, peer) => {
+    udp.on('message', (question, peer) => {
       asked++
-      udp.send(`${name} ${peer.address}`, peer.port, peer.address)
+      udp.send(`${name} ${peer.address} ${question}`, peer.port, peer.address)
     })
     await new Promise<void>(resolve =>
       udp.bind({ fd: where.openSocket({ type: 'udp', address, port }) }, () => resolve()),
