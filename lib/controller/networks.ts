@@ -10,7 +10,7 @@ import { mustBorrow } from '../core/lent'
 import { marked } from '../core/mark'
 import { customRecords } from '../core/names'
 import {
-  namedLink,
+  namedLinks,
   refuseCombinations,
   refuseUnusedSubnets,
   scopeOf,
@@ -128,7 +128,11 @@ export class Networks {
             scope: scope === 'local' ? 'local' : 'global',
             skipGateway: (await driver.skipsGateway?.(spec)) ?? [],
             reserves: driver.reserves?.(spec) ?? [],
-            ownLinks: [...this.all().flatMap(({ hostLinks }) => hostLinks), ...namedLink(driverOptions)],
+            ownLinks: namedLinks(driverOptions),
+            ownNetworks: this.all().map(({ hostLinks, ipam }) => ({
+              links: hostLinks,
+              subnets: ipam.map(({ subnet }) => subnet),
+            })),
           },
           undo,
         )

@@ -8,7 +8,7 @@ import {
   releaseNetwork as release,
   replayNetwork,
 } from '../ipam/network'
-import { type UsedSubnet, usedSubnets } from '../ipam/host'
+import { type OwnNetwork, type UsedSubnet, usedSubnets } from '../ipam/host'
 import type { NetworkOptions } from '../options'
 import type { Context } from './context'
 import type { NetworkRecord, PoolRecord } from './records'
@@ -24,15 +24,17 @@ interface Wanted {
   skipGateway: (4 | 6)[]
   /** See Driver.reserves. */
   reserves: string[]
-  /** Our own bridges do not count as used. */
+  /** Links that this network is to use: what they have does not count as used. */
   ownLinks: string[]
+  /** Those that there are: neither does what they have on theirs. */
+  ownNetworks: OwnNetwork[]
 }
 
 export async function allocatePools(context: Context, wanted: Wanted, undo: Undo): Promise<PoolRecord[]> {
   const { ipam: settings } = wanted.config
   const driver = await context.ipam.get(settings.driver)
   const configs = (family: 4 | 6) => settings.config.filter(config => familyOfConfig(config) === family)
-  const used = driver.capabilities.lends ? [] : await lookAround(context, wanted.ownLinks)
+  const used = driver.capabilities.lends ? [] : await lookAround(context, wanted)
   const pools: PoolRecord[] = []
   for (const family of [4, 6] as const) {
     if (!(family === 4 ? wanted.ipv4 : wanted.ipv6)) continue
@@ -117,7 +119,7 @@ export const familyOfConfig = ({
 /** What the host uses already. */
 export async function lookAround(
   { host, settings }: { host: Stack; settings: { resolvConf: string } },
-  ownLinks: string[],
+  { ownLinks, ownNetworks }: Pick<Wanted, 'ownLinks' | 'ownNetworks'>,
 ): Promise<UsedSubnet[]> {
   const [links, addresses, routes, rules] = await Promise.all([
     host.links(),
@@ -128,6 +130,7 @@ export async function lookAround(
   return usedSubnets(
     { links, addresses, routes, rules, resolvers: nameServers(settings.resolvConf) },
     ownLinks,
+    ownNetworks,
   )
 }
 

@@ -4,10 +4,10 @@ import type { Driver } from '../driver/contract'
 import type { NetworkOptions } from '../options'
 import { familyOfConfig, wantsFamily } from './addresses'
 
-/** An existing bridge that a network is to adopt has its routes already. */
-export const namedLink = (driverOptions: unknown): string[] => {
-  const { name } = driverOptions as { name?: unknown }
-  return typeof name === 'string' ? [name] : []
+/** An existing bridge that a network is to adopt, or the parent of its interfaces: it has its routes already. */
+export const namedLinks = (driverOptions: unknown): string[] => {
+  const { name, parent } = driverOptions as { name?: unknown; parent?: unknown }
+  return [name, parent].filter(link => typeof link === 'string')
 }
 
 /** What may not be combined (reference: libnetwork's validateConfiguration). */

@@ -7,7 +7,7 @@
  * prefix shorter than a registry ever hands out claims no particular network, and if it counted, no subnet at all
  * would be left to choose.
  */
-import { type Cidr, type Family, formatCidr, network, overlaps, parseCidr } from '../base/cidr'
+import { type Cidr, contains, type Family, formatCidr, network, overlaps, parseCidr } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import type { Address, Link, Route, Rule } from '../kernel/kernel'
 import { readCidr } from './text'
@@ -40,10 +40,24 @@ const MULTICAST: Record<Family, Cidr> = { 4: parseCidr('224.0.0.0/4'), 6: parseC
 /** Indexes or names of links whose addresses and routes are ours, such as the bridges of our networks. */
 export type OwnLinks = Iterable<number | string>
 
+/**
+ * What a network has on the host. Its links may be somebody else's, too (the parent of a macvlan network is the host's way
+ * to its LAN), so only what lies in its subnets is its own.
+ */
+export interface OwnNetwork {
+  links: readonly string[]
+  /** CIDRs. */
+  subnets: readonly string[]
+}
+
 /** The subnets in use, each once, in the order: routes, rules, addresses, resolvers. */
-export function usedSubnets(host: HostView, ownLinks: OwnLinks = []): UsedSubnet[] {
+export function usedSubnets(
+  host: HostView,
+  ownLinks: OwnLinks = [],
+  ownNetworks: readonly OwnNetwork[] = [],
+): UsedSubnet[] {
   const names = namesOf(host.links)
-  const own = ownIndexes(ownLinks, host.links)
+  const isOwn = ownClaims(ownLinks, ownNetworks, host.links)
   const used = new Map<string, UsedSubnet>()
   const add = (kind: UsedSubnet['kind'], subnet: Cidr | undefined, description: string) => {
     if (subnet === undefined) return
@@ -53,7 +67,7 @@ export function usedSubnets(host: HostView, ownLinks: OwnLinks = []): UsedSubnet
   // routes of the main table first: where a subnet appears several times, theirs is the description that helps
   const routes = [...host.routes].sort((a, b) => rank(a) - rank(b))
   for (const route of routes)
-    if (isClaim(route) && !(route.link !== undefined && own.has(route.link)))
+    if (isClaim(route) && !isOwn(route.link, route.destination))
       add('route', claimed(route.destination), describeRoute(route, names))
   for (const rule of host.rules)
     for (const [word, subnet] of [
@@ -63,8 +77,17 @@ export function usedSubnets(host: HostView, ownLinks: OwnLinks = []): UsedSubnet
       if (subnet !== undefined)
         add('rule', claimed(subnet), `rule ${rule.priority} ${word} ${subnet} table ${tableName(rule.table)}`)
   for (const { link, address } of host.addresses)
-    if (!own.has(link)) add('address', claimed(address), `address ${address} dev ${names.get(link) ?? link}`)
-  for (const resolver of host.resolvers) add('resolver', single(resolver), `resolver ${resolver}`)
+    if (!isOwn(link, address))
+      add('address', claimed(address), `address ${address} dev ${names.get(link) ?? link}`)
+  // A resolver on a subnet that one of these links is on is there for whoever else is on that subnet, too.
+  const near = host.addresses
+    .filter(({ link, address }) => isOwn(link, address))
+    .map(own => claimed(own.address))
+  for (const resolver of host.resolvers) {
+    const alone = single(resolver)
+    if (alone && near.some(subnet => subnet && contains(subnet, alone))) continue
+    add('resolver', alone, `resolver ${resolver}`)
+  }
   return [...used.values()]
 }
 
@@ -185,6 +208,25 @@ function ownIndexes(own: OwnLinks, links: readonly Link[]): Set<number> {
   for (const ref of wanted) if (typeof ref === 'number') indexes.add(ref)
   for (const { index, name } of links) if (wanted.has(name)) indexes.add(index)
   return indexes
+}
+
+type IsOwn = (link: number | undefined, claim: string) => boolean
+
+function ownClaims(own: OwnLinks, networks: readonly OwnNetwork[], links: readonly Link[]): IsOwn {
+  const wholly = ownIndexes(own, links)
+  const indexes = new Map(links.map(({ index, name }) => [name, index]))
+  const partly = new Map<number, Cidr[]>()
+  for (const network of networks) {
+    // A pool of everything (`0.0.0.0/0`, of a network whose containers get their addresses elsewhere) tells nothing.
+    const subnets = network.subnets.map(readCidr).filter(({ family, length }) => length >= SHORTEST[family])
+    for (const name of network.links) {
+      const index = indexes.get(name)
+      if (index !== undefined) partly.set(index, [...(partly.get(index) ?? []), ...subnets])
+    }
+  }
+  return (link, claim) =>
+    link !== undefined &&
+    (wholly.has(link) || (partly.get(link) ?? []).some(subnet => contains(subnet, readCidr(claim))))
 }
 
 const tableName = (table: number): string =>

@@ -14,7 +14,7 @@ const create = (controller: Controller, hostAccess: boolean, options: Record<str
     name: 'lan',
     driver: 'macvlan',
     options: { parent: 'uplink', hostAccess, ...options },
-    ipam: { config: LAN, force: true },
+    ipam: { config: LAN },
   })
 
 async function join(controller: Controller, network: Network, name: string) {

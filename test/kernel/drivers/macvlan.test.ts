@@ -20,6 +20,7 @@ beforeAll(async () => {
       stack: host,
       changes: [
         { op: 'addLink', link: { kind: 'veth', name: 'nic', up: true, peer: { name: 'eth0', netns: lan } } },
+        { op: 'addAddress', link: 'nic', address: '192.0.2.10/24' },
       ],
     },
     {
@@ -55,8 +56,8 @@ const network = (mode: string) =>
     driver: 'macvlan',
     options: { parent: 'nic', macvlan_mode: mode },
     ipam: {
+      // The subnet of the parent itself, as is usual.
       config: [{ subnet: '192.0.2.0/24', gateway: '192.0.2.1', ipRange: '192.0.2.64/26' }],
-      force: true,
     },
   })
 
@@ -120,4 +121,17 @@ test('a parent that is not there, and lo, are refused', async () => {
   await expect(create('lo')).rejects.toMatchObject({ name: 'CnmError' })
   await expect(create('nowhere')).rejects.toMatchObject({ name: 'CnmError' })
   expect(controller.networks()).toEqual([])
+})
+
+test('the LAN of a parent stays the LAN: no other network takes its subnet', async () => {
+  const vlan = await controller.createNetwork({
+    name: 'elsewhere',
+    driver: 'macvlan',
+    options: { parent: 'nic' },
+    ipam: { config: [{ subnet: '198.51.100.0/24' }] },
+  })
+  await expect(
+    controller.createNetwork({ name: 'web', ipam: { config: [{ subnet: '192.0.2.128/25' }] } }),
+  ).rejects.toMatchObject({ code: 'ERR_HOST_ROUTE_CONFLICT', message: expect.stringContaining('dev nic') })
+  await vlan.delete()
 })

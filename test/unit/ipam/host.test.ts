@@ -140,6 +140,21 @@ test('our own links do not count, by index or name; one subnet counts once', () 
   expect(subnets(usedSubnets(view({ ...parts, routes: [] }), [4, 5]))).toEqual([])
 })
 
+test('of a link that is not ours alone only what lies in our subnets is ours', () => {
+  const lan = {
+    routes: [route('192.0.2.0/24', { link: 3 }), route('198.51.100.0/24', { link: 3, gateway: '192.0.2.1' })],
+    addresses: [address(3, '192.0.2.10/24'), address(3, '203.0.113.5/28')],
+    resolvers: ['192.0.2.1'],
+  }
+  const own = (...of: string[]) =>
+    subnets(usedSubnets(view(lan), [], [{ links: ['tun0', 'gone0'], subnets: of }]))
+  expect(own('192.0.2.0/24')).toEqual(['198.51.100.0/24', '203.0.113.0/28'])
+  expect(own('192.0.2.128/25', '203.0.113.0/24')).toEqual(['192.0.2.0/24', '198.51.100.0/24', '192.0.2.1/32'])
+  expect(own('0.0.0.0/0')).toEqual(['192.0.2.0/24', '198.51.100.0/24', '203.0.113.0/28', '192.0.2.1/32'])
+  // The parent of a network that is to be made: its subnet is the host's LAN, and so is that of the resolver.
+  expect(subnets(usedSubnets(view(lan), ['tun0']))).toEqual([])
+})
+
 test('a clash is refused with the route named, unless forced', () => {
   const used = usedSubnets(
     view({ routes: [route('10.8.0.0/16', { link: 3, table: 52 }), route('10.9.0.0/16', { link: 3 })] }),
