@@ -21,9 +21,10 @@ export class Locks {
 
   /** Takes several keys in a fixed (sorted) order, so that two callers can never wait for one another. */
   runAll<T>(keys: string[], body: () => Promise<T>): Promise<T> {
-    const [first, ...rest] = [...new Set(keys)].sort()
-    if (first === undefined) return body()
-    return this.run(first, () => (rest.length ? this.runAll(rest, body) : body()))
+    const sorted = [...new Set(keys)].sort()
+    const from = (at: number): Promise<T> =>
+      at < sorted.length ? this.run(sorted[at] as string, () => from(at + 1)) : body()
+    return from(0)
   }
 
   /** Resolves when nobody holds or awaits a lock. */

@@ -1,5 +1,6 @@
 /** Puts right what `check` finds. */
 import type { Network } from '../network'
+import type { Sandbox } from '../sandbox'
 import { check } from './check'
 import { portFlags } from './check/endpoints'
 import { findStrays } from './check/strays'
@@ -50,7 +51,7 @@ export async function repair(
   }
   for (const difference of found)
     if (!reattached.has(difference.endpointId ?? ''))
-      await mend(difference, () => change(context, world, difference))
+      await mend(difference, () => change(context, sandboxes, difference))
   const filed = new Map(
     found
       .filter(({ fix }) => fix.by === 'files' || fix.by === 'resolver')
@@ -69,31 +70,40 @@ export async function repair(
   // A link that went down, or lost an address, has lost its routes as well: look once more for those.
   if (found.some(({ fix, kind }) => fix.by === 'changes' && (kind === 'link' || kind === 'address')))
     for (const difference of await check(context, world))
-      if (difference.kind === 'route') await mend(difference, () => change(context, world, difference))
+      if (difference.kind === 'route') await mend(difference, () => change(context, sandboxes, difference))
   if (failures.length && !lenient) throw failures[0]
   return found
 }
 
 /** Carries out the fix of one difference, with nobody at work on what it concerns. */
-async function change(context: Context, world: World, difference: Difference): Promise<void> {
+async function change(
+  context: Context,
+  sandboxes: ReadonlyMap<string, Sandbox>,
+  difference: Difference,
+): Promise<void> {
   const { fix, sandboxId, networkId, kind } = difference
   if ((fix.by !== 'changes' && fix.by !== 'sysctls') || kind === 'stray') return
   const keys = sandboxId ? [`sandbox ${sandboxId}`] : networkId ? [`network ${networkId}`] : []
   await context.locks.runAll(keys, async () => {
-    const stack =
-      fix.where === 'host' ? context.host : world.sandboxes().find(({ id }) => id === sandboxId)?.stack
+    const stack = fix.where === 'host' ? context.host : sandboxes.get(sandboxId ?? '')?.stack
     if (!stack) return
     if (fix.by === 'changes') await applyTolerantly(stack, fix.changes)
     if (fix.sysctls) stack.setSysctls(fix.sysctls)
   })
 }
 
+/** Links that are deleted together: the kernel waits once for all of them (RCU), and others are not held up for long. */
+const TOGETHER = 32
+
 /** Removes links and namespaces that carry our mark and belong to nobody. */
 export async function sweepStrays(context: Context, world: World): Promise<void> {
-  for (const { fix } of await findStrays(context, world)) {
-    if (fix.by === 'changes') await applyLeniently(context.host, fix.changes)
-    else if (fix.by === 'unbind') await context.kernel.remove(fix.path)
+  const fixes = (await findStrays(context, world)).map(({ fix }) => fix)
+  const changes = fixes.flatMap(fix => (fix.by === 'changes' ? fix.changes : []))
+  for (let at = 0; at < changes.length; at += TOGETHER) {
+    const some = changes.slice(at, at + TOGETHER)
+    await context.host.apply(some).catch(() => applyLeniently(context.host, some))
   }
+  for (const fix of fixes) if (fix.by === 'unbind') await context.kernel.remove(fix.path)
 }
 
 /** The bridge is gone: made anew as it was, and every endpoint's link hung on it again. */
@@ -116,10 +126,11 @@ async function rebuild(context: Context, network: Network, world: World): Promis
       record.state = { ...record.state, ...state, link: record.state.link ?? state.link }
       await store.write({ put: [{ kind: 'network', id: network.id, version: 1, value: record }] })
     }
-    for (const endpoint of network.endpoints()) {
-      const attachment = endpoint.record.join?.attachment
+    const there = new Set((await host.links()).map(({ name }) => name))
+    for (const { record } of network.endpoints()) {
+      const { attachment } = record.join ?? {}
       const port = attachment?.interface?.source
-      if (attachment && port && network.link && (await host.link(port)))
+      if (attachment && port && network.link && there.has(port))
         await host.apply([
           { op: 'setLink', link: port, master: network.link, up: true },
           ...portFlags(attachment),

@@ -311,3 +311,20 @@ test('gc keeps the containers that live, and deletes the others with all they ha
   expect(await controller.check()).toEqual([])
   expect(linkNames(inside(kernel, controller.sandbox('c2')))).toEqual(['eth0', 'lo'])
 })
+
+test('the loss of a bridge with many endpoints takes no more looks at the host than with few', async () => {
+  const looks = async (endpoints: number): Promise<number> => {
+    const { kernel, controller } = await fresh()
+    const web = await networkOf(controller, 'web', 1, { options: { icc: false } })
+    for (let n = 0; n < endpoints; n++) await joined(web, await sandboxOf(controller, `c${n}`))
+    await kernel.settle()
+    await meddle(host(kernel), { op: 'removeLink', link: web.link as string })
+    const first = kernel.calls
+    expect((await controller.repair()).length).toBeGreaterThan(endpoints)
+    const calls = kernel.journal.slice(first)
+    expect(await controller.check()).toEqual([])
+    await controller.close()
+    return calls.filter(({ op, netns }) => op === 'links' && netns === undefined).length
+  }
+  expect(await looks(40)).toBe(await looks(4))
+})

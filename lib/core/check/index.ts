@@ -7,6 +7,7 @@ import type { Context } from '../context'
 import type { Difference } from '../difference'
 import type { World } from '../world'
 import { type Facts, factsOf } from './facts'
+import { groups } from './groups'
 import { checkNetwork } from './networks'
 import { checkSandbox } from './sandboxes'
 import { findStrays } from './strays'
@@ -20,19 +21,14 @@ const WIDTH = 16
  */
 export async function check(context: Context, world: World): Promise<Difference[]> {
   const host = await factsOf(context.host)
-  const suspects = new Set<Network | Sandbox>()
-  for (const network of world.networks())
-    if (checkNetwork(context, network, host).length) suspects.add(network)
+  const networks = world.networks().filter(network => checkNetwork(context, network, host).length)
+  const sandboxes = new Set<Sandbox>()
   await crowd(world.sandboxes(), WIDTH, async sandbox => {
-    if ((await surveySandbox(context, sandbox, host)).length) suspects.add(sandbox)
+    if ((await surveySandbox(context, sandbox, host)).length) sandboxes.add(sandbox)
   })
   const found: Difference[] = []
-  for (const suspect of suspects)
-    found.push(
-      ...(await ('containerId' in suspect
-        ? confirmSandbox(context, world, suspect)
-        : confirmNetwork(context, world, suspect))),
-    )
+  for (const group of groups(networks)) found.push(...(await confirmNetworks(context, world, group)))
+  for (const group of groups([...sandboxes])) found.push(...(await confirmSandboxes(context, world, group)))
   for (const problem of await context.firewall.check())
     if (problem.kind === 'missing')
       found.push({ kind: 'firewall', problem: 'missing', message: problem.message, fix: { by: 'firewall' } })
@@ -43,14 +39,26 @@ export async function check(context: Context, world: World): Promise<Difference[
   return found
 }
 
-const confirmNetwork = (context: Context, world: World, network: Network): Promise<Difference[]> =>
-  context.locks.run(`network ${network.id}`, async () =>
-    world.networks().includes(network) ? checkNetwork(context, network, await factsOf(context.host)) : [],
+const confirmNetworks = (context: Context, world: World, suspects: Network[]): Promise<Difference[]> =>
+  context.locks.runAll(
+    suspects.map(({ id }) => `network ${id}`),
+    async () => {
+      const [host, live] = [await factsOf(context.host), new Set(world.networks())]
+      return suspects.filter(each => live.has(each)).flatMap(each => checkNetwork(context, each, host))
+    },
   )
 
-const confirmSandbox = (context: Context, world: World, sandbox: Sandbox): Promise<Difference[]> =>
-  context.locks.run(`sandbox ${sandbox.id}`, async () =>
-    world.sandboxes().includes(sandbox) ? checkSandbox(context, sandbox, await factsOf(context.host)) : [],
+const confirmSandboxes = (context: Context, world: World, suspects: Sandbox[]): Promise<Difference[]> =>
+  context.locks.runAll(
+    suspects.map(({ id }) => `sandbox ${id}`),
+    async () => {
+      const [host, live] = [await factsOf(context.host), new Set(world.sandboxes())]
+      const found = new Map<Sandbox, Difference[]>()
+      await crowd(suspects, WIDTH, async each => {
+        if (live.has(each)) found.set(each, await checkSandbox(context, each, host))
+      })
+      return suspects.flatMap(each => found.get(each) ?? [])
+    },
   )
 
 /** {@link checkSandbox} of one that may be deleted or moved meanwhile: then there is reason for a second look. */

@@ -5,6 +5,7 @@ import type { Difference } from '../difference'
 import { bearsMark } from '../mark'
 import type { World } from '../world'
 import { type Facts, factsOf } from './facts'
+import { groups } from './groups'
 
 async function strays(
   { name, host: stack, kernel, reaper, runDir, unborn }: Context,
@@ -53,37 +54,35 @@ async function strays(
 /** Strays that are still such while nobody is at work on the endpoint, or the sandbox, whose id they bear. */
 export async function findStrays(context: Context, world: World, host?: Facts): Promise<Difference[]> {
   const suspects = await strays(context, world, host ?? (await factsOf(context.host)))
+  if (suspects.length === 0) return []
+  const keys = locksById(world)
   const found: Difference[] = []
-  for (const suspect of suspects) {
-    const keys = locksOf(suspect, world)
-    const again = await context.locks.runAll(keys, async () =>
-      (await strays(context, world, await factsOf(context.host))).some(
-        ({ message }) => message === suspect.message,
-      ),
+  for (const group of groups(suspects)) {
+    const owners = group.flatMap(({ message }) => message.match(/\b[0-9a-f]{12}\b/g) ?? [])
+    await context.locks.runAll(
+      owners.flatMap(id => keys.get(id) ?? []),
+      async () => {
+        const still = await strays(context, world, await factsOf(context.host))
+        const messages = new Set(still.map(({ message }) => message))
+        found.push(...group.filter(({ message }) => messages.has(message)))
+      },
     )
-    if (again) found.push(suspect)
   }
   return found
 }
 
-function locksOf({ message }: Difference, world: World): string[] {
-  const ids = new Set(message.match(/\b[0-9a-f]{12}\b/g))
-  const bears = ({ id }: { id: string }) => ids.has(id.slice(0, 12))
-  return [
-    ...world
-      .networks()
-      .filter(bears)
-      .map(({ id }) => `network ${id}`),
-    ...world
-      .networks()
-      .flatMap(network => network.endpoints().filter(bears))
-      .flatMap(({ id, record: { join: joined } }) => [
-        `endpoint ${id}`,
-        ...(joined ? [`sandbox ${joined.sandboxId}`] : []),
-      ]),
-    ...world
-      .sandboxes()
-      .filter(bears)
-      .map(({ id }) => `sandbox ${id}`),
-  ]
+/** By the first twelve digits of an id, as marks and paths have them: what is locked by who works on its owner. */
+function locksById(world: World): Map<string, string[]> {
+  const keys = new Map<string, string[]>()
+  const add = (id: string, ...more: string[]) => {
+    const short = id.slice(0, 12)
+    keys.set(short, [...(keys.get(short) ?? []), ...more])
+  }
+  for (const network of world.networks()) {
+    add(network.id, `network ${network.id}`)
+    for (const { id, record } of network.endpoints())
+      add(id, `endpoint ${id}`, ...(record.join ? [`sandbox ${record.join.sandboxId}`] : []))
+  }
+  for (const { id } of world.sandboxes()) add(id, `sandbox ${id}`)
+  return keys
 }
