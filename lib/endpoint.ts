@@ -43,7 +43,6 @@ export class Endpoint {
   readonly #record: EndpointRecord
   readonly #hooks: EndpointHooks
   #gone = false
-  #healthy = true
 
   /** @internal */
   constructor(context: Context, network: Network, record: EndpointRecord, hooks: EndpointHooks) {
@@ -84,7 +83,7 @@ export class Endpoint {
   }
   /** False from `setHealth(false)` until it is said to be healthy, or leaves. */
   get healthy(): boolean {
-    return this.#healthy
+    return !this.#record.unhealthy
   }
   get interfaceName(): string | undefined {
     return this.#record.join?.interfaceName
@@ -193,7 +192,7 @@ export class Endpoint {
 
   /** What goes with the last of a network, or of a sandbox. It has left: failures are told and stop nothing. */
   async #afterLeave(sandbox?: Sandbox): Promise<void> {
-    this.#healthy = true
+    this.#record.unhealthy = undefined
     this.#context.services?.left(this)
     if (!this.network.implementation.spanning) return
     const { spanning, waysOut, log } = this.#context
@@ -250,11 +249,25 @@ export class Endpoint {
     })
   }
 
-  /** Takes the endpoint out of (or back into) the answers to its names and aliases. */
-  setHealth(healthy: boolean): void {
+  /**
+   * Takes the endpoint out of (or back into) the answers to its names and aliases, and the balancing of its service: at once.
+   * Resolves when a restart will remember it.
+   */
+  async setHealth(healthy: boolean): Promise<void> {
     this.#mustLive()
-    this.#healthy = healthy
-    this.#context.names.setHealth(this.id, healthy)
+    if (healthy === this.healthy) return
+    await atomically(async undo => {
+      undo.push('health as before', () => this.#showHealth(!healthy))
+      this.#showHealth(healthy)
+      await this.#exclusively(async () => {
+        if (!this.#gone) await this.save()
+      })
+    })
+  }
+
+  #showHealth(healthy: boolean): void {
+    this.#record.unhealthy = healthy ? undefined : true
+    if (this.sandbox) this.#context.names.setHealth(this.id, healthy)
     this.#context.services?.changed(this)
   }
 

@@ -9,6 +9,7 @@ import type { Driver, DriverNetwork, Spanning as SpanningDriver } from '../drive
 import type { Network } from '../network'
 import { NetworkOptions } from '../options'
 import type { Context } from './context'
+import { tellProblem } from './problem'
 import type { NetworkRecord } from './records'
 import { INGRESS_LABEL } from './ways-out'
 
@@ -116,7 +117,7 @@ export class Definitions {
   /** Another host made it: it is had here, too. */
   async adopt(definition: NetworkDefinition): Promise<void> {
     if (this.#world.networkById(definition.id)) return
-    const { log, events } = this.#context
+    const { events } = this.#context
     try {
       const record = await this.#recordOf(definition)
       if (this.#world.networks().some(({ name }) => name === definition.name))
@@ -131,12 +132,7 @@ export class Definitions {
       this.#world.addNetwork(record, await this.#context.drivers.get(record.driver))
       events.emit({ type: 'network.create', network: refOf(record) })
     } catch (error) {
-      log.warn(`network ${definition.name} of the cluster cannot be had here`, { error })
-      events.emit({
-        type: 'problem',
-        message: `network ${definition.name} of the cluster cannot be had here`,
-        error,
-      })
+      tellProblem(this.#context, `network ${definition.name} of the cluster cannot be had here`, error)
     }
   }
 
@@ -167,7 +163,7 @@ export class Definitions {
   async vanish(network: Network): Promise<void> {
     if (network.record.deleting) return
     if (network.endpoints().length === 0) return network.vanish()
-    const { log, events } = this.#context
+    const { log } = this.#context
     try {
       const driver = spanningOf(network)
       for (const { subnet, gateway, auxiliary } of network.ipam) {
@@ -180,9 +176,11 @@ export class Definitions {
         throw new CnmError('ERR_NETWORK_EXISTS', `another network is called ${network.name} now`)
       log.warn(`network ${network.name} was gone from the cluster and is there again: it is in use here`)
     } catch (error) {
-      const message = `network ${network.name} was deleted from the cluster, but has endpoints on this host`
-      log.error(message, { error })
-      events.emit({ type: 'problem', message, error })
+      tellProblem(
+        this.#context,
+        `network ${network.name} was deleted from the cluster, but has endpoints on this host`,
+        error,
+      )
     }
   }
 

@@ -5,6 +5,7 @@ import type { DriverNetwork, Encryption as EncryptionDriver, Protection } from '
 import type { Change, IpsecPolicy, IpsecState } from '../kernel/kernel'
 import { applyLeniently, type Context } from './context'
 import type { Difference } from './difference'
+import { tellProblem } from './problem'
 
 /**
  * Milliseconds that a state is kept after the policy that named it: packets that the policy was asked for before are on
@@ -99,10 +100,7 @@ export class Encryption {
   }
 
   report(error: unknown): void {
-    if (this.#context.closing) return
-    const message = 'what hosts send one another cannot be encrypted as it should be'
-    this.#context.log.error(message, { error })
-    this.#context.events.emit({ type: 'problem', message, error })
+    tellProblem(this.#context, 'what hosts send one another cannot be encrypted as it should be', error)
   }
 
   /** What an earlier life may have left is looked at by the next {@link follow}. */

@@ -11,6 +11,7 @@ import type { SandboxInput } from '../options'
 import type { PortBinding } from '../ports/contract'
 import type { Sandbox } from '../sandbox'
 import type { Context } from './context'
+import { tellProblem } from './problem'
 import type { ServiceRecord } from './records'
 import { INGRESS_LABEL } from './ways-out'
 
@@ -27,11 +28,17 @@ export interface Refusal {
   error: unknown
 }
 
+/** Milliseconds until a port that could not be had is tried again. */
+const RETRY = 2_000
+
 export class Ingress {
   readonly #context: Context
   readonly #world: IngressWorld
   #work: Promise<unknown> = Promise.resolve()
   #again = false
+  /** Ports that are known not to be had here. */
+  #told = new Set<string>()
+  #retry: NodeJS.Timeout | undefined
 
   constructor(context: Context, world: IngressWorld) {
     this.#context = context
@@ -53,20 +60,25 @@ export class Ingress {
       .then(async () => {
         this.#again = false
         if (this.#context.closing) return
-        for (const { port, error } of await this.#follow())
-          this.#report(`port ${port} of a service cannot be published on this host`, error)
+        this.#tell(await this.#follow())
       })
-      .catch((error: unknown) => this.#report('the published ports of services cannot be followed', error))
+      .catch((error: unknown) =>
+        tellProblem(this.#context, 'the published ports of services cannot be followed', error),
+      )
+  }
+
+  /** Each once, as long as it lasts; and it is tried again, since whoever has the port may let it go. */
+  #tell(refused: Refusal[]): void {
+    for (const { port, error } of refused)
+      if (!this.#told.has(port))
+        tellProblem(this.#context, `port ${port} of a service cannot be published on this host`, error)
+    this.#told = new Set(refused.map(({ port }) => port))
+    clearTimeout(this.#retry)
+    if (refused.length) this.#retry = setTimeout(() => this.followLater(), RETRY).unref()
   }
 
   async idle(): Promise<void> {
     await this.#work
-  }
-
-  #report(message: string, error: unknown): void {
-    if (this.#context.closing) return
-    this.#context.log.error(message, { error })
-    this.#context.events.emit({ type: 'problem', message, error })
   }
 
   #published(): { record: ServiceRecord; binding: PortBinding }[] {

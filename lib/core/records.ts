@@ -59,6 +59,8 @@ export interface EndpointRecord {
   data?: Record<string, unknown>
   /** The service whose task it is, and its share of the new flows. */
   task?: { serviceId: string; weight: number }
+  /** Out of the answers to its names, and of the balancing; until it leaves. */
+  unhealthy?: boolean
   join?: JoinRecord
 }
 

@@ -8,6 +8,7 @@ import type { World } from './world'
 import { marked } from './mark'
 import { applyLeniently, applyTolerantly, carryOut, type Context } from './context'
 import type { Difference } from './difference'
+import { tellProblem } from './problem'
 
 /**
  * One thing that cannot be mended does not keep the others from it: each failure is told as a `problem`, and the first is
@@ -25,8 +26,7 @@ export async function repair(
       await body()
     } catch (error) {
       failures.push(error)
-      context.log.error(`cannot mend: ${message}`, { error })
-      context.events.emit({ type: 'problem', message: `cannot mend: ${message}`, error })
+      tellProblem(context, `cannot mend: ${message}`, error)
     }
   }
   const networks = new Map(world.networks().map(network => [network.id, network]))

@@ -16,6 +16,7 @@ import type { World } from './world'
 import { INGRESS_LABEL } from './ways-out'
 import { repair, sweepStrays } from './repair'
 import type { Context } from './context'
+import { tellProblem } from './problem'
 import type { EndpointRecord, NetworkRecord, SandboxRecord, ServiceRecord } from './records'
 
 /** Sandboxes that are looked after at a time. */
@@ -267,7 +268,6 @@ async function tolerate(context: Context, what: string, body: () => Promise<unkn
   try {
     await body()
   } catch (error) {
-    context.log.error(`cannot ${what}`, { error })
-    context.events.emit({ type: 'problem', message: `cannot ${what}`, error })
+    tellProblem(context, `cannot ${what}`, error)
   }
 }

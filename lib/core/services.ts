@@ -17,6 +17,7 @@ import type { Backend, Balanced, ServiceTask } from '../services/contract'
 import { type Entrance, type Rules, rulesOf } from '../services/rules'
 import type { Context } from './context'
 import { serviceNames } from './names'
+import { tellProblem } from './problem'
 
 export interface ServicesWorld {
   networks(): Network[]
@@ -150,7 +151,7 @@ export class Services {
         remove: [{ kind: 'service', id: sharedId(record) }],
         removeClaims: this.#claimsOf(record),
       })
-    else await store.write({ remove: [{ kind: 'service', id: record.id }] })
+    else await store.write({ remove: [{ kind: 'service', id: record.id }] }, { flush: true })
     this.#local.delete(record.id)
     this.refresh(network.id)
     const ipam = await this.#context.ipam.get(network.record.config.ipam.driver)
@@ -213,11 +214,13 @@ export class Services {
       return
     }
     const put = (value: ServiceRecord) =>
-      store.write({ put: [{ kind: 'service', id: value.id, version: 1, value }] })
+      store.write({ put: [{ kind: 'service', id: value.id, version: 1, value }] }, { flush: true })
     undo.push('the record as before', async () => {
       if (before) this.#local.set(record.id, before)
       else this.#local.delete(record.id)
-      await (before ? put(before) : store.write({ remove: [{ kind: 'service', id: record.id }] }))
+      await (before
+        ? put(before)
+        : store.write({ remove: [{ kind: 'service', id: record.id }] }, { flush: true }))
     })
     await put(record)
     this.#local.set(record.id, record)
@@ -395,9 +398,11 @@ export class Services {
         if (!this.#context.closing) for (const each of this.#behind) this.#followIn(each)
       }, AGAIN).unref()
       if (told) return
-      const message = `the services of sandbox ${sandbox.containerId} could not be brought up to date`
-      this.#context.log.error(message, { error })
-      this.#context.events.emit({ type: 'problem', message, error })
+      tellProblem(
+        this.#context,
+        `the services of sandbox ${sandbox.containerId} could not be brought up to date`,
+        error,
+      )
     }
   }
 

@@ -18,6 +18,7 @@ import { Definitions, type SpanningWorld, spanningOf } from './definitions'
 import type { Difference } from './difference'
 import { Encryption } from './encryption'
 import { dnsNames } from './names'
+import { tellProblem } from './problem'
 import type { NetworkRecord } from './records'
 
 /** A network's part on this host. */
@@ -228,9 +229,7 @@ export class Spanning {
   }
 
   #report(error: unknown): void {
-    if (this.#context.closing) return
-    this.#context.log.error('cannot follow the cluster', { error })
-    this.#context.events.emit({ type: 'problem', message: 'cannot follow the cluster', error })
+    tellProblem(this.#context, 'cannot follow the cluster', error)
   }
 
   async #carry(changes: ClusterChange[]): Promise<void> {

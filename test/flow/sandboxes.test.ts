@@ -371,9 +371,9 @@ describe('names', () => {
     }
     expect(front.resolveIp('10.1.0.3')[0]).toMatch(/^store/)
     expect(front.resolveName(other.name)).toEqual([])
-    endpoint.setHealth(false)
+    await endpoint.setHealth(false)
     expect(front.resolveName('data')).toEqual([])
-    endpoint.setHealth(true)
+    await endpoint.setHealth(true)
     await endpoint.leave()
     expect(front.resolveName('store')).toEqual([])
   })

@@ -1,6 +1,7 @@
 /** Services on modelled hosts: what users' programs can do without root or etcd; every refusal, and what is left after it. */
-import type { Controller, ServiceInput } from 'libcnm'
+import type { Controller, ControllerInput, ServiceInput } from 'libcnm'
 import { faultSweep, type KernelCall, MemoryCluster, MockKernel } from 'libcnm/testing'
+import { LmdbStore } from '../../lib/store/lmdb'
 import { directory, fresh, inside, joined, later, networkOf, open, refusal, sandboxOf, state } from './scene'
 
 const published = (port: number) => [{ targetPort: 1, publishedPort: port }]
@@ -58,7 +59,7 @@ test('a service, its tasks, its names and its rules', async () => {
   )
   // One transaction a change.
   const before = texts().length
-  endpoint.setHealth(false)
+  await endpoint.setHealth(false)
   expect(texts()).toHaveLength(before + 1)
   await service.update({ labels: { tier: 'two' } })
   expect(texts()).toHaveLength(before + 1)
@@ -266,6 +267,53 @@ test('after a restart all is as it was', async () => {
   expect(controller.sandboxes()).toHaveLength(1)
 })
 
+test('health is remembered until the task leaves, in names and in the balancing', async () => {
+  const dataDir = directory()
+  const kernel = new MockKernel()
+  let controller = await open(kernel, { dataDir })
+  await networkOf(controller, 'web', 1)
+  await controller.createService({ name: 'api', network: 'web', ports: PORTS })
+  const { endpoint } = await task(controller, 'one', 'api')
+  await endpoint.setHealth(false)
+  await controller.close()
+  controller = await open(kernel, { dataDir })
+  const [one, sandbox] = [controller.network('web').endpoint('one'), controller.sandbox('one')]
+  expect(one.healthy).toBe(false)
+  expect(controller.service('api').tasks()).toMatchObject([{ name: 'one', healthy: false }])
+  expect(sandbox.resolveName('one')).toEqual([])
+  expect(sandbox.resolveName('tasks.api')).toEqual([])
+  await one.leave()
+  await one.join(sandbox)
+  expect(sandbox.resolveName('tasks.api')).toEqual([one.ipv4?.slice(0, -3)])
+  await controller.close()
+  controller = await open(kernel, { dataDir })
+  expect(controller.network('web').endpoint('one').healthy).toBe(true)
+})
+
+test('health that cannot be stored is as it was before', async () => {
+  const { controller } = await fresh()
+  const network = await networkOf(controller, 'web', 1)
+  const sandbox = await sandboxOf(controller, 'one')
+  const endpoint = await joined(network, sandbox)
+  jest.spyOn(endpoint, 'save').mockRejectedValueOnce(new Error('disk full'))
+  const setting = endpoint.setHealth(false)
+  expect(sandbox.resolveName('one')).toEqual([])
+  await expect(setting).rejects.toThrow('disk full')
+  expect(sandbox.resolveName('one')).toHaveLength(1)
+  expect(endpoint.healthy).toBe(true)
+})
+
+test('what services are is on the disk when the call returns', async () => {
+  const { controller } = await fresh({ dataDir: directory() })
+  await networkOf(controller, 'web', 1)
+  const write = jest.spyOn(LmdbStore.prototype, 'write')
+  later(() => write.mockRestore())
+  const service = await controller.createService({ name: 'api', network: 'web' })
+  await service.update({ aliases: ['other'] })
+  await service.delete()
+  expect(write.mock.calls.map(([, options]) => options?.flush)).toEqual([true, true, true])
+})
+
 test('a controller that starts while the store is away leaves the rules of services alone', async () => {
   const kernel = new MockKernel()
   const dataDir = directory()
@@ -334,13 +382,14 @@ describe('over hosts', () => {
     store = new MemoryCluster()
     later(() => store.close())
   })
-  const host = (name: string, n: number) => {
+  const host = (name: string, n: number, more: Exclude<ControllerInput, undefined> = {}) => {
     const address = `192.0.2.${n}`
     const kernel = new MockKernel({
       hardware: [{ name: 'eth0', addresses: [`${address}/24`], gateways: ['192.0.2.254'] }],
     })
     return open(kernel, {
       hostId: name,
+      ...more,
       cluster: { backend: store.backend(), host: { name, address }, timeout: 300, lease: 1 },
     })
   }
@@ -374,6 +423,38 @@ describe('over hosts', () => {
     expect(
       Object.keys(store.snapshot()).filter(key => /service|published|addresses|state\/network/.test(key)),
     ).toEqual([])
+  })
+
+  test('a port that another host has in use is told there, in one line of log and by an event', async () => {
+    const said: unknown[][] = []
+    const say = (...words: unknown[]) => void said.push(words)
+    const log = { debug() {}, info() {}, warn: say, error: say }
+    const [a, b] = [await host('a', 1), await host('b', 2, { log })]
+    const problems: { message: string; error: unknown }[] = []
+    b.on('problem', ({ message, error }) => problems.push({ message, error }))
+    const local = await networkOf(b, 'local', 1)
+    const rival = await local.createEndpoint({
+      name: 'rival',
+      ports: [{ containerPort: 80, hostPort: 9000 }],
+    })
+    await rival.join(await sandboxOf(b, 'rival'))
+    await a.createNetwork({ name: 'web', driver: 'overlay' })
+    await until(() => b.networks().some(({ name }) => name === 'web'))
+    await a.createService({ name: 'api', network: 'web', ports: published(9000) })
+    await until(() => problems.length > 0)
+    const message = 'port 9000/tcp of a service cannot be published on this host'
+    expect(problems).toEqual([{ message, error: refusal('ERR_PORT_IN_USE') }])
+    expect(said).toEqual([[expect.stringMatching(new RegExp(`^${message}: [^\n]*9000[^\n]*$`))]])
+    // And had as soon as it is free.
+    await rival.updatePorts([])
+    const entrance = () => b.sandboxes().find(({ containerId }) => containerId === 'libcnm-ingress')
+    await until(
+      () =>
+        entrance()
+          ?.endpoints()[0]
+          ?.ports.some(({ hostPort }) => hostPort === 9000) === true,
+    )
+    expect(problems).toHaveLength(1)
   })
 
   test('services without a network are on the ingress network, made on first use', async () => {

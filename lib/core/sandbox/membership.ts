@@ -114,17 +114,18 @@ export class Membership {
   /** Endpoint.leave, under the locks of both. */
   async detach(endpoint: Endpoint): Promise<void> {
     const join = endpoint.record.join as JoinRecord
+    const { unhealthy } = endpoint.record
     const elected = this.#in.elected
     await atomically(async undo => {
       const { attachment } = join
       undo.push('joined again', () => {
-        endpoint.record.join = join
+        Object.assign(endpoint.record, { join, unhealthy })
         this.#in.endpoints.set(endpoint.id, endpoint)
       })
-      endpoint.record.join = undefined
+      Object.assign(endpoint.record, { join: undefined, unhealthy: undefined })
       this.#in.endpoints.delete(endpoint.id)
       undo.push('old record', () => {
-        endpoint.record.join = join
+        Object.assign(endpoint.record, { join, unhealthy })
         return endpoint.save()
       })
       await endpoint.save()

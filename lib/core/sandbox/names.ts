@@ -188,6 +188,7 @@ export class SandboxNames {
     const { containerId, hostname, context } = this.#in
     const record = nameRecord(named, endpoint.network, dnsNames(named, containerId, hostname))
     context.names.setEndpoint({ ...record, ports: namedPorts([...exposedPorts(exposed), ...ports]) })
+    if (!endpoint.healthy) context.names.setHealth(endpoint.id, false)
   }
 
   /** The endpoint's ports are others now: SRV records follow. */

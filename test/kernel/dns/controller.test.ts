@@ -102,13 +102,13 @@ test('endpoint name, alias, short id, host name, each with its network; links fo
   expect(await dig(one, 'apart')).toBe('')
   expect(await dig(two, 'mysql')).toBe('')
 
-  endpoint.setHealth(false)
+  await endpoint.setHealth(false)
   expect([await status(one, 'two'), await dig(one, 'two'), await dig(one, 'api')]).toEqual([
     'NOERROR',
     '',
     '10.77.1.3',
   ])
-  endpoint.setHealth(true)
+  await endpoint.setHealth(true)
   expect(await dig(one, 'two')).toBe(address)
   await web.update({ dns: { records: [{ name: '*.apps.test', type: 'A', value: '192.0.2.77' }] } })
   expect(await dig(one, 'x.apps.test')).toBe('192.0.2.77')

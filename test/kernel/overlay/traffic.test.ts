@@ -95,9 +95,9 @@ test('a name is visible on every host within a second of the join', async () => 
 })
 
 test('an endpoint that is unhealthy answers nowhere', async () => {
-  container(3).endpoint.setHealth(false)
+  await container(3).endpoint.setHealth(false)
   await until(() => container(1).sandbox.resolveName('web3').length === 0, 'web3 is left out')
-  container(3).endpoint.setHealth(true)
+  await container(3).endpoint.setHealth(true)
   await know(container(1), 'web3')
 })
 

@@ -120,7 +120,7 @@ describe('services of one host', () => {
     await refused()
     const one = await task('one', 'web')
     const two = await task('two', 'web')
-    one.endpoint.setHealth(false)
+    await one.endpoint.setHealth(false)
     for (const vip of vips) expect(await tally(client.stack, vip, 80, 20)).toEqual({ two: 20 })
     expect(
       service
@@ -128,7 +128,7 @@ describe('services of one host', () => {
         .map(({ name, healthy }) => `${name} ${healthy}`)
         .sort(),
     ).toEqual(['one false', 'two true'])
-    one.endpoint.setHealth(true)
+    await one.endpoint.setHealth(true)
     await two.endpoint.leave()
     for (const vip of vips) expect(await tally(client.stack, vip, 80, 20)).toEqual({ one: 20 })
     await one.sandbox.delete()
@@ -238,7 +238,7 @@ describe('services of one host', () => {
     const addresses = [one, two].map(({ endpoint }) => bare(endpoint.ipv4)).sort()
     expect(client.sandbox.resolveName('web').sort()).toEqual(addresses)
     expect(client.sandbox.resolveName('tasks.web').sort()).toEqual(addresses)
-    one.endpoint.setHealth(false)
+    await one.endpoint.setHealth(false)
     expect(client.sandbox.resolveName('web')).toEqual([bare(two.endpoint.ipv4)])
     expect(client.stack.nft('list tables')).not.toContain('libcnm-services')
   })

@@ -107,10 +107,10 @@ test('drained on one host, on all hosts new flows go elsewhere and old ones live
   held.close()
   await taskOn(3).endpoint.setWeight(1)
   await until(() => views().every(each => each.tasks().every(({ weight }) => weight === 1)), 'it serves')
-  taskOn(3).endpoint.setHealth(false)
+  await taskOn(3).endpoint.setHealth(false)
   await spared()
   expect(client(1).sandbox.resolveName('tasks.api')).not.toContain(taskOn(3).ipv4)
-  taskOn(3).endpoint.setHealth(true)
+  await taskOn(3).endpoint.setHealth(true)
   await until(() => views().every(each => each.tasks().every(({ healthy }) => healthy)), 'it is well')
   expect(Object.keys(await tally(client(1).stack, vip, 80, 40)).sort()).toEqual(NAMES)
 })
@@ -139,7 +139,7 @@ test('a host cut off from the store goes on balancing, and converges', async () 
   await until(() => host.controller.cluster?.connected === false, 'it notices')
   expect(Object.keys(await tally(client(1).stack, vip, 80, 40)).sort()).toEqual(NAMES)
   // What it knows itself counts at once.
-  taskOn(1).endpoint.setHealth(false)
+  await taskOn(1).endpoint.setHealth(false)
   expect(Object.keys(await tally(client(1).stack, vip, 80, 30)).sort()).toEqual(['task2', 'task3'])
   await expect(host.controller.createService({ name: 'late', network: 'web' })).rejects.toMatchObject({
     code: 'ERR_CLUSTER_UNAVAILABLE',
@@ -150,7 +150,7 @@ test('a host cut off from the store goes on balancing, and converges', async () 
     () => views().every(each => each.tasks().some(({ healthy }) => !healthy)),
     'the others know that task1 is unhealthy',
   )
-  taskOn(1).endpoint.setHealth(true)
+  await taskOn(1).endpoint.setHealth(true)
   await until(() => views().every(each => each.tasks().every(({ healthy }) => healthy)), 'it is well')
 })
 
@@ -231,10 +231,10 @@ describe('published ports', () => {
       'shop1 is spared',
     )
     expect(await tally(net.wire, '192.0.2.1', 9000, 12)).toEqual({ shop2: 12 })
-    second.endpoint.setHealth(false)
+    await second.endpoint.setHealth(false)
     await until(async () => (await ask(net.wire, '192.0.2.3', 9000)) === 'ECONNREFUSED', 'nobody is left')
     await first.endpoint.setWeight(1)
-    second.endpoint.setHealth(true)
+    await second.endpoint.setHealth(true)
     await until(
       async () => Object.keys(await tally(net.wire, '192.0.2.3', 9000, 20)).length === 2,
       'both serve',
