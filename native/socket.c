@@ -2,6 +2,9 @@
 #include "cnm.h"
 
 #include <linux/netlink.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -108,6 +111,19 @@ static napi_value socket_name(napi_env env, napi_callback_info info) {
   return cnm_bytes(env, &address, length < sizeof address ? length : sizeof address);
 }
 
+/* Takes no lock of the kernel's and loads no module, as asking for the index of a name would (net/core/dev_ioctl.c). */
+static napi_value link_name(napi_env env, napi_callback_info info) {
+  napi_value args[2], name;
+  struct ifreq request = {0};
+  int fd;
+  if (!cnm_get_args(env, info, 2, args) || !cnm_get_int(env, args[0], "fd", &fd) ||
+      !cnm_get_int(env, args[1], "index", &request.ifr_ifindex))
+    return NULL;
+  if (ioctl(fd, SIOCGIFNAME, &request) != 0)
+    return errno == ENODEV ? cnm_undefined(env) : cnm_throw(env, errno, "ioctl");
+  return napi_create_string_utf8(env, request.ifr_name, strnlen(request.ifr_name, IFNAMSIZ), &name) == napi_ok ? name : NULL;
+}
+
 static napi_value close_descriptor(napi_env env, napi_callback_info info) {
   napi_value args[1];
   int fd;
@@ -120,7 +136,8 @@ static napi_value close_descriptor(napi_env env, napi_callback_info info) {
 void cnm_register_socket(napi_env env, napi_value exports) {
   static const struct cnm_function FUNCTIONS[] = {
       {"socket", open_socket}, {"setsockopt", set_option},  {"bind", bind_socket},
-      {"connect", connect_socket}, {"listen", listen_socket}, {"socketName", socket_name}, {"close", close_descriptor},
+      {"connect", connect_socket}, {"listen", listen_socket}, {"socketName", socket_name},
+      {"linkName", link_name},  {"close", close_descriptor},
   };
   cnm_export(env, exports, FUNCTIONS, CNM_COUNT(FUNCTIONS));
 }

@@ -20,7 +20,7 @@ export const BITS: Record<Family, number> = { 4: 32, 6: 128 }
 
 /** Parses text from outside. Throws ERR_INVALID_ADDRESS. No zone ids, no octal, no shorthand like `10.1`. */
 export function parseIp(text: string): Ip {
-  if (isIPv4(text)) return { family: 4, value: new IPv4(text).getValue() }
+  if (isIPv4(text)) return { family: 4, value: BigInt(ipBytes(text).readUInt32BE(0)) }
   if (isIPv6(text) && !text.includes('%')) return { family: 6, value: new IPv6(undotted(text)).getValue() }
   throw new CnmError('ERR_INVALID_ADDRESS', `${JSON.stringify(text)} is not an IP address`, { value: text })
 }

@@ -71,9 +71,10 @@ export class DriftWatch {
 
   /** A new route: whether one outside the main table takes anything is for the rules to say. */
   #look(route: Route): void {
+    // Each new link brings some of these, and they lead nowhere but to its neighbours.
+    if (/^(fe80|ff[0-9a-f]{2}):/.test(route.destination) || !this.#touches(route)) return
     if (route.table === MAIN_TABLE) this.#tell([route], [])
-    else if (this.#touches(route))
-      void this.#later(async () => this.#tell([route], await this.#context.host.rules()))
+    else void this.#later(async () => this.#tell([route], await this.#context.host.rules()))
   }
 
   /** Is it somebody else's, and does it overlap a subnet of ours? The kernel is asked for its rules only then. */

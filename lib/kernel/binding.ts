@@ -41,6 +41,8 @@ export interface Binding {
   listen(fd: number, backlog: number): void
   /** getsockname(2): the raw sockaddr. */
   socketName(fd: number): Uint8Array
+  /** Name of the link of this index, in the namespace of a socket; undefined: there is none. Waits for no lock (netdevice(7)). */
+  linkName(fd: number, index: number): string | undefined
   close(fd: number): void
 
   /* datagrams */

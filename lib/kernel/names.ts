@@ -39,7 +39,11 @@ export class Names implements Resolver {
   /** The name that made the present step impossible: the kernel knows no such link. */
   absent: string | undefined
 
-  constructor(private readonly descriptor: (stack: Stack) => number) {}
+  /** `remembered`: the index of a name that was looked up before, if it still is that link's; else 0. */
+  constructor(
+    private readonly descriptor: (stack: Stack) => number,
+    private readonly remembered: (stack: Stack, name: string) => number,
+  ) {}
 
   /** A new trial, from the first step on. */
   restart(): void {
@@ -74,12 +78,19 @@ export class Names implements Resolver {
       return born.index
     }
     const key = `${stack.inode}/${ref}`
-    const found = this.found.get(key)
+    const found = this.found.get(key) ?? this.recall(stack, ref, key)
     if (found === undefined) {
       this.missing.set(key, { stack, name: ref })
       this.incomplete = true
     } else if (found === 0) this.absent ??= ref
     return found ?? 0
+  }
+
+  private recall(stack: Stack, name: string, key: string): number | undefined {
+    const index = this.remembered(stack, name)
+    if (index === 0) return undefined
+    this.found.set(key, index)
+    return index
   }
 
   born(link: Spec, netns: Stack | undefined, peer?: Spec): number {

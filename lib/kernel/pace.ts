@@ -2,8 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 
 /** Milliseconds. What takes longer says that others hold the kernel's lock for links: a wake-up more is nothing then. */
 const LONG = 4
-/** Milliseconds of one turn of the event loop that may be spent waiting for the kernel. */
-const PER_TURN = 1
+/** Milliseconds of one turn of the event loop that may be spent in the kernel: enough for all journeys of one join. */
+const PER_TURN = 3
 
 /**
  * Who makes a journey to the kernel: the calling thread, or a worker. Handing it to a worker and hearing back wakes two

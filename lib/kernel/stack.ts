@@ -49,6 +49,9 @@ const NOWHERE: readonly number[] = [ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL]
 /** A table that was never used does not exist (asked for by number, since Linux 4.20). */
 const NO_TABLE: readonly number[] = [constants.errno.ENOENT]
 
+/** Indexes per stack: a network has one bridge, and who looks up ports does so a few at a time. */
+const REMEMBERED = 1024
+
 /** Taken out of before anybody else can write. */
 const writer = new Writer()
 
@@ -82,6 +85,8 @@ export class LinuxStack implements Stack, Line {
   private readonly watches = new Set<Watch>()
   private closed = false
   private holders = 0
+  /** By name, of links that were looked up. */
+  private indexes: Map<string, number> | undefined
 
   constructor(
     private readonly binding: Binding,
@@ -117,6 +122,22 @@ export class LinuxStack implements Stack, Line {
   get xfrmSocket(): number {
     if (this.xfrm < 0) this.xfrm = this.netlink(NETLINK_XFRM)
     return this.xfrm
+  }
+
+  /** Of a link that was looked up. 0: there is none. */
+  remember(name: string, index: number): void {
+    if (index === 0) return
+    this.indexes ??= new Map()
+    if (this.indexes.size >= REMEMBERED) this.indexes.clear()
+    this.indexes.set(name, index)
+  }
+
+  /** The index of a name that was looked up before, provided that it still is that link's; else 0. */
+  remembered(name: string): number {
+    const index = this.indexes?.get(name) ?? 0
+    if (index === 0 || this.binding.linkName(this.routeSocket, index) === name) return index
+    this.indexes?.delete(name)
+    return 0
   }
 
   /** Keeps the descriptors open until {@link letGo}, even if the stack is closed meanwhile. */

@@ -52,7 +52,10 @@ function ours(stack: Stack): LinuxStack {
 
 class Transaction {
   private readonly held = new Set<LinuxStack>()
-  private readonly names = new Names(stack => this.hold(ours(stack)).descriptor)
+  private readonly names = new Names(
+    stack => this.hold(ours(stack)).descriptor,
+    (stack, name) => ours(stack).remembered(name),
+  )
   /** A change of the step that could not even be sent, because the kernel knows no link of the name. */
   private unsendable: { step: number; change: number; name: string } | undefined
   private readonly short: boolean
@@ -179,7 +182,9 @@ class Transaction {
         const error = answer.errors[j]
         if (error !== 0 && error !== ENODEV)
           throw systemError({ errno: error }, `look up link ${name}`, { name })
-        this.names.answer(stack, name, error === 0 && messages.next() ? (decodeLinkIndex(messages) ?? 0) : 0)
+        const index = error === 0 && messages.next() ? (decodeLinkIndex(messages) ?? 0) : 0
+        this.names.answer(stack, name, index)
+        ours(stack).remember(name, index)
       }
     }
   }

@@ -257,6 +257,12 @@ describe('exchange', () => {
     expect(Buffer.from(data).includes(Buffer.from(Uint32Array.of(4000).buffer))).toBe(true)
   })
 
+  test('the name of a link by its index, as it is now', () => {
+    expect(b.linkName(net.route, 1)).toBe('lo')
+    expect(b.linkName(net.route, 9999)).toBeUndefined()
+    expect(failure(() => b.linkName(net.ns, 1))).toMatchObject({ code: 'ENOTTY' })
+  })
+
   test('dumps among changes, in order', () => {
     const { errors, data } = b.exchangeSync(
       step(net.route, addBridge('dump0'), dumpLinks(), dumpLinks(), addBridge('dump0'), getLink(1)),

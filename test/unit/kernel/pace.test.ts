@@ -43,7 +43,7 @@ test('many at once leave the event loop its turns, and go in order', async () =>
       pace.make(
         () => {
           order.push(i)
-          return take(1.2)
+          return take(3.2)
         },
         () => Promise.reject(new Error('away')),
       ),

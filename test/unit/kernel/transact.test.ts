@@ -45,7 +45,12 @@ function machine(links: Record<string, number>, refuse: (type: number) => number
   }
   const exchange = async (steps: { messages: Uint8Array }[]) => carryOut(steps)
   const exchangeSync = (step: { messages: Uint8Array }) => carryOut([step])[0]
-  const binding = { exchange, exchangeSync, close: (fd: number) => closed.push(fd) } as unknown as Binding
+  const binding = {
+    exchange,
+    exchangeSync,
+    linkName: (_: number, index: number) => Object.keys(links).find(name => links[name] === index),
+    close: (fd: number) => closed.push(fd),
+  } as unknown as Binding
   const stack = (fd: number) => new LinuxStack(binding, fd, fd, `/${fd}`, fd + 1)
   return { journeys, closed, stack }
 }
@@ -59,6 +64,19 @@ test('one journey when every index is known or chosen; one more to look names up
   expect(journeys).toEqual([[16, 20, 20]])
   await stack(10).apply([address('eth0'), address('eth0')])
   expect(journeys.slice(1)).toEqual([[RTM_GETLINK], [20, 20]])
+})
+
+test('a name that was looked up is known, for as long as it is that link’s', async () => {
+  const links: Record<string, number> = { eth0: 7 }
+  const { journeys, stack } = machine(links)
+  const one = stack(10)
+  for (let again = 0; again < 2; again++) await one.apply([address('eth0')])
+  expect(journeys.splice(0)).toEqual([[RTM_GETLINK], [20], [20]])
+  links.eth0 = 9
+  await one.apply([address('eth0')])
+  expect(journeys.splice(0)).toEqual([[RTM_GETLINK], [20]])
+  delete links.eth0
+  await expect(one.apply([address('eth0')])).rejects.toMatchObject({ code: 'ERR_LINK_NOT_FOUND' })
 })
 
 test('an absent name is refused in its place; the others of the step are sent', async () => {
