@@ -370,7 +370,7 @@ export class Network {
     address: string | undefined,
     undo: Undo,
   ): Promise<{ address: string; poolId: string } | undefined> {
-    const answer = await this.#claim(family, { address, owner, purpose: 'auxiliary' }, undo)
+    const answer = await this.#claim(family, { address, owner, purpose: 'virtual' }, undo)
     return answer && { address: answer.address, poolId: answer.poolId }
   }
 

@@ -98,6 +98,29 @@ export class Claims implements Segments {
     return JSON.stringify(lasting ? { owner } : { owner, host: this.#cluster.host.name })
   }
 
+  /** The claim of an address that is no host's. */
+  lasting(pool: string, address: string, owner: string): { key: string; value: string } {
+    return { key: this.#address(slotOf(pool, address)), value: this.#holder(owner, true) }
+  }
+
+  /** What makes addresses of this host, that are claimed for `owner`, be no host's: a part of a transaction. */
+  handOver(slots: { pool: string; address: string }[], owner: string) {
+    const own = slots.filter(({ pool, address }) => this.#own.get(slotOf(pool, address)) === owner)
+    return {
+      if: own.map(({ pool, address }) => ({
+        key: this.#address(slotOf(pool, address)),
+        value: this.#holder(owner, false),
+      })),
+      putClaims: own.map(({ pool, address }) => this.lasting(pool, address, owner)),
+      removeClaims: own.flatMap(({ pool, address }) => this.#marks(slotOf(pool, address))),
+    }
+  }
+
+  /** {@link handOver} is done. */
+  handedOver(slots: { pool: string; address: string }[]): void {
+    for (const { pool, address } of slots) this.#own.delete(slotOf(pool, address))
+  }
+
   /** After a restart: this host has it, which is made sure of at the next connection. */
   keepAddress(pool: string, address: string, owner: string): void {
     this.#own.set(slotOf(pool, address), owner)
@@ -166,7 +189,8 @@ export class Claims implements Segments {
         put: [{ key, value }, ...this.#marked(slot, owner)],
       })
       const present = done ? undefined : await this.#backend.get(key)
-      if (present && present.value !== value)
+      // One that was handed over is still its owner's.
+      if (present && ownerIn(present.value) !== owner)
         this.#listener.problem(
           `${slot.split('/')[1]} of endpoint ${owner.slice(0, 12)} was given to another endpoint (${present.value}) while this host was away`,
           undefined,

@@ -133,9 +133,11 @@ export class ClusterIpamDriver implements IpamDriver {
     const { pool, part } = read(poolId)
     const subnet = parseCidr(pool)
     const { owner, purpose } = request
-    const lasting = purpose !== 'endpoint'
+    // A virtual IP is this host's until the service's record is there, and then the service's.
+    const lasting = purpose !== 'endpoint' && purpose !== 'virtual'
     const answer = (address: string) => ({ address: `${address}/${subnet.length}`, data: {} })
-    if (request.address === undefined) return answer(await this.#choose(pool, part, owner, lasting))
+    if (request.address === undefined)
+      return answer(await this.#choose(pool, part, owner, { lasting, spread: purpose === 'endpoint' }))
     const address = canonicalIp(request.address)
     const ip = parseIp(address)
     if (!contains(subnet, ip) || isReserved(subnet, ip.value))
@@ -144,7 +146,7 @@ export class ClusterIpamDriver implements IpamDriver {
         pool,
       })
     if (this.#restoring) {
-      if (!lasting) this.#cluster.claims.keepAddress(pool, address, owner)
+      if (purpose === 'endpoint') this.#cluster.claims.keepAddress(pool, address, owner)
     } else if (!(await this.#cluster.claims.takeAddress(pool, address, owner, lasting)))
       throw new CnmError('ERR_ADDRESS_IN_USE', `${address} of pool ${pool} is taken in the cluster`, {
         address,
@@ -159,11 +161,16 @@ export class ClusterIpamDriver implements IpamDriver {
    * Each host begins to look at another place of the pool, so that hosts that look at the same time rarely meet. If they do,
    * the one that is slower looks on.
    */
-  async #choose(pool: string, part: string, owner: string, lasting: boolean): Promise<string> {
+  async #choose(
+    pool: string,
+    part: string,
+    owner: string,
+    { lasting, spread }: { lasting: boolean; spread: boolean },
+  ): Promise<string> {
     const range = parseCidr(part)
     const [first, last] = [firstOf(range), lastOf(range)]
     const size = last - first + 1n
-    const offset = lasting ? 0n : BigInt(place(this.#cluster.host.name)) % (size < SPREAD ? size : SPREAD)
+    const offset = !spread ? 0n : BigInt(place(this.#cluster.host.name)) % (size < SPREAD ? size : SPREAD)
     let fresh = !this.#hints.has(pool)
     for (;;) {
       if (fresh) this.#hints.set(pool, new Set(await this.#cluster.claims.takenIn(pool)))
@@ -212,6 +219,9 @@ const SPREAD = 65_536n
 const place = (host: string): number => createHash('sha256').update(host).digest().readUInt32BE(0)
 
 const isOurs = (poolId: string): boolean => poolId.startsWith(`${SPACE}/`)
+
+/** The pool of the cluster that an id means; undefined for another driver's. */
+export const poolOf = (poolId: string): string | undefined => (isOurs(poolId) ? read(poolId).pool : undefined)
 
 /** `cluster/SUBNET/LENGTH[/SUBNET/LENGTH]` */
 function read(poolId: string): { pool: string; part: string } {

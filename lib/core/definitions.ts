@@ -175,6 +175,7 @@ export class Definitions {
       if (!(await this.#define(network.record)) && !this.#cluster.get('network', network.id))
         throw new CnmError('ERR_NETWORK_EXISTS', `another network is called ${network.name} now`)
       log.warn(`network ${network.name} was gone from the cluster and is there again: it is in use here`)
+      await this.#context.services?.redefine(network)
     } catch (error) {
       tellProblem(
         this.#context,

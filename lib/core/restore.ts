@@ -241,7 +241,7 @@ async function replayVirtualIps(context: Context, network: Network, record: Serv
       await ipam.requestAddress(vip.poolId, {
         address: addressOf(vip.address),
         owner: record.id,
-        purpose: 'auxiliary',
+        purpose: 'virtual',
       })
 }
 

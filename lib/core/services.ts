@@ -1,11 +1,9 @@
 /**
- * Services of all networks that this host has: their records (this host's own, or the cluster's), their tasks, and what
- * follows from them: names, and the rules inside the sandboxes. What follows is state, made anew from what is so now
+ * Services of all networks that this host has: their tasks, and what follows from these and from the records: names, and the
+ * rules inside the sandboxes. What follows is state, made anew from what is so now
  * whenever something has changed; a missed change is no loss.
  */
 import { addressOf, type Family, familyOf } from '../base/cidr'
-import { CnmError } from '../base/errors'
-import { newId } from '../base/ids'
 import { atomically, type Undo } from '../base/undo'
 import type { ClusterChange } from '../cluster/mirror'
 import type { ServiceRecord } from '../cluster/records'
@@ -18,17 +16,12 @@ import { type Entrance, type Rules, rulesOf } from '../services/rules'
 import type { Context } from './context'
 import { serviceNames } from './names'
 import { tellProblem } from './problem'
-
-export interface ServicesWorld {
-  networks(): Network[]
-  networkById(id: string): Network | undefined
-}
+import { ServiceRecords, type ServicesWorld } from './service-records'
 
 export class Services {
   readonly #context: Context
   readonly #world: ServicesWorld
-  /** Of networks that are this host's alone. */
-  readonly #local = new Map<string, ServiceRecord>()
+  readonly #records: ServiceRecords
   /** What sandboxes of a network balance, as of the last {@link refresh}. */
   readonly #balanced = new Map<string, Balanced[]>()
   /** What the zones were told: network → service → text. */
@@ -44,6 +37,7 @@ export class Services {
   constructor(context: Context, world: ServicesWorld) {
     this.#context = context
     this.#world = world
+    this.#records = new ServiceRecords(context, world)
     this.blind = context.cluster !== undefined
     context.events.on('cluster.connected', () => {
       this.blind = false
@@ -61,209 +55,57 @@ export class Services {
 
   /* ------------------------------------------------------------------ records */
 
-  /** Of networks that this host has. */
+  /** {@link ServiceRecords.all} */
   all(networkId?: string): ServiceRecord[] {
-    const shared = this.#context.cluster?.all('service') ?? []
-    return [...this.#local.values(), ...shared].filter(record =>
-      networkId === undefined
-        ? this.#world.networkById(record.networkId) !== undefined
-        : record.networkId === networkId,
-    )
+    return this.#records.all(networkId)
   }
 
   get(id: string): ServiceRecord | undefined {
-    return this.#local.get(id) ?? this.all().find(record => record.id === id)
+    return this.#records.get(id)
   }
 
-  /** By id, name or unique prefix of the id, on one network or on all. Throws ERR_SERVICE_NOT_FOUND, ERR_AMBIGUOUS. */
+  /** {@link ServiceRecords.find} */
   find(term: string, network?: Network): ServiceRecord {
-    const all = this.all(network?.id)
-    const named = all.filter(({ id, name }) => id === term || name === term)
-    const found = named.length || !term ? named : all.filter(({ id }) => id.startsWith(term))
-    if (found.length > 1)
-      throw new CnmError('ERR_AMBIGUOUS', `service ${term} is ambiguous (${found.length} matches)`, { term })
-    if (!found[0])
-      throw new CnmError(
-        'ERR_SERVICE_NOT_FOUND',
-        `service ${term} not found${network ? ` on network ${network.name}` : ''}`,
-        { service: term, network: network?.id },
-      )
-    return found[0]
+    return this.#records.find(term, network)
   }
 
   /** @internal What the store held. */
   restored(record: ServiceRecord): void {
-    this.#local.set(record.id, record)
+    this.#records.restored(record)
   }
 
   /** The caller holds the network's lock. Whole or nothing. */
   create(network: Network, options: ServiceOptions): Promise<ServiceRecord> {
-    const { name, endpointMode, aliases, affinity, labels, ports } = options
-    if (!network.ipam.length)
-      throw new CnmError(
-        'ERR_INVALID_OPTION',
-        `options.network: network ${network.name} has no addresses, and so no services`,
-        { network: network.id },
-      )
-    return atomically(async undo => {
-      const record: ServiceRecord = {
-        id: newId(),
-        networkId: network.id,
-        name,
-        created: new Date().toISOString(),
-        aliases,
-        endpointMode,
-        affinity,
-        ports,
-        vips: {},
-        labels,
-      }
-      this.#refuseTwin(record)
-      if (endpointMode === 'vip') await this.#claimAddresses(network, record, options, undo)
-      await this.#put(network, record, undefined, undo)
-      undo.push('sandboxes as before', () => this.refresh(network.id))
-      this.refresh(network.id)
-      return record
-    })
+    return this.#followed(network, undo => this.#records.create(network, options, undo))
   }
 
   /** The caller holds the network's lock. */
-  async update(
-    network: Network,
-    before: ServiceRecord,
-    changes: Partial<ServiceRecord>,
-  ): Promise<ServiceRecord> {
-    const record = { ...before, ...changes }
-    this.#refuseTwin(record)
+  update(network: Network, before: ServiceRecord, changes: Partial<ServiceRecord>): Promise<ServiceRecord> {
+    return this.#followed(network, undo => this.#records.update(network, before, changes, undo))
+  }
+
+  #followed({ id }: Network, write: (undo: Undo) => Promise<ServiceRecord>): Promise<ServiceRecord> {
     return atomically(async undo => {
-      await this.#put(network, record, before, undo)
-      undo.push('sandboxes as before', () => this.refresh(network.id))
-      this.refresh(network.id)
+      const record = await write(undo)
+      undo.push('sandboxes as before', () => this.refresh(id))
+      this.refresh(id)
       return record
     })
   }
 
   /** The caller holds the network's lock. From here on it goes forward only. */
   async remove(network: Network, record: ServiceRecord): Promise<void> {
-    const { store, cluster, log } = this.#context
-    if (network.implementation.spanning && cluster)
-      await cluster.write({
-        remove: [{ kind: 'service', id: sharedId(record) }],
-        removeClaims: this.#claimsOf(record),
-      })
-    else await store.write({ remove: [{ kind: 'service', id: record.id }] }, { flush: true })
-    this.#local.delete(record.id)
-    this.refresh(network.id)
-    const ipam = await this.#context.ipam.get(network.record.config.ipam.driver)
-    for (const { address, poolId } of vipsOf(record))
-      await ipam
-        .releaseAddress(poolId, address, record.id)
-        .catch((error: unknown) => log.warn(`cannot release ${address} of service ${record.name}`, { error }))
+    await this.#records.remove(network, record, () => this.refresh(network.id))
   }
 
-  #refuseTwin({ id, networkId, name, ports }: ServiceRecord): void {
-    for (const other of this.all()) {
-      if (other.id === id) continue
-      if (other.networkId === networkId && other.name === name)
-        throw new CnmError('ERR_SERVICE_EXISTS', `service ${name} already exists on this network`, {
-          service: other.id,
-          name,
-        })
-      const taken = published(other).find(claim => published({ ports }).includes(claim))
-      if (taken)
-        throw new CnmError('ERR_PORT_IN_USE', `port ${taken} is published by service ${other.name}`, {
-          service: other.id,
-          port: taken,
-        })
-    }
+  /** {@link ServiceRecords.redefine} */
+  redefine(network: Network): Promise<void> {
+    return this.#records.redefine(network)
   }
 
-  async #claimAddresses(
-    network: Network,
-    record: ServiceRecord,
-    wish: { ipv4?: string; ipv6?: string },
-    undo: Undo,
-  ): Promise<void> {
-    for (const [family, address] of [[4, wish.ipv4] as const, [6, wish.ipv6] as const]) {
-      if (!network.ipam.some(pool => pool.family === family) && address === undefined) continue
-      const claimed = await network.claimVirtualIp(record.id, family, address, undo)
-      if (claimed) record.vips[family] = claimed
-    }
-  }
-
-  /** Stored, as the one there is. `before`: what it takes the place of. */
-  async #put(
-    network: Network,
-    record: ServiceRecord,
-    before: ServiceRecord | undefined,
-    undo: Undo,
-  ): Promise<void> {
-    const { store, cluster } = this.#context
-    if (network.implementation.spanning && cluster) {
-      undo.push('the shared record as before', () =>
-        cluster.write({
-          if: [{ key: cluster.keyOf('service', sharedId(record)), is: 'present' }],
-          ...(before ? { put: [{ kind: 'service' as const, value: before }] } : {}),
-          ...(before ? {} : { remove: [{ kind: 'service' as const, id: sharedId(record) }] }),
-          removeClaims: this.#claimsOf(record).filter(
-            claim => !before || !this.#claimsOf(before).includes(claim),
-          ),
-        }),
-      )
-      await this.#share(network, record, before)
-      return
-    }
-    const put = (value: ServiceRecord) =>
-      store.write({ put: [{ kind: 'service', id: value.id, version: 1, value }] }, { flush: true })
-    undo.push('the record as before', async () => {
-      if (before) this.#local.set(record.id, before)
-      else this.#local.delete(record.id)
-      await (before
-        ? put(before)
-        : store.write({ remove: [{ kind: 'service', id: record.id }] }, { flush: true }))
-    })
-    await put(record)
-    this.#local.set(record.id, record)
-  }
-
-  /** Throws ERR_SERVICE_EXISTS, ERR_PORT_IN_USE, ERR_GONE, ERR_CLUSTER_CONFLICT, ERR_CLUSTER_UNAVAILABLE. */
-  async #share(network: Network, record: ServiceRecord, before: ServiceRecord | undefined): Promise<void> {
-    const cluster = this.#context.cluster as NonNullable<Context['cluster']>
-    const key = cluster.keyOf('service', sharedId(record))
-    const held = before ? this.#claimsOf(before) : []
-    const wanted = this.#claimsOf(record)
-    const fresh = wanted.filter(claim => !held.includes(claim))
-    const done = await cluster.write({
-      if: [
-        { key: cluster.keyOf('network', network.id), is: 'present' },
-        { key, is: before ? 'present' : 'absent' },
-        ...fresh.map(claim => ({ key: claim, is: 'absent' as const })),
-      ],
-      put: [{ kind: 'service', value: record }],
-      putClaims: fresh.map(claim => ({ key: claim, value: record.id })),
-      removeClaims: held.filter(claim => !wanted.includes(claim)),
-    })
-    if (done) return
-    this.#refuseTwin(record)
-    if (before ? !cluster.get('service', sharedId(record)) : !cluster.get('network', network.id))
-      throw new CnmError('ERR_GONE', `service ${record.name} or its network was deleted by another host`, {
-        network: network.id,
-      })
-    throw new CnmError(
-      'ERR_CLUSTER_CONFLICT',
-      `service ${record.name} or a port of it is being made by another host`,
-      { network: network.id, name: record.name },
-    )
-  }
-
-  /** What only one service of the cluster may have: its name on the network, and its published ports. */
-  #claimsOf(record: ServiceRecord): string[] {
-    const claims = this.#context.cluster?.claims
-    if (!claims) return []
-    return [
-      claims.serviceKey(record.networkId, record.name),
-      ...published(record).map(port => claims.publishedKey(port)),
-    ]
+  /** {@link ServiceRecords.reconcile} */
+  reconcile(): Promise<void> {
+    return this.#records.reconcile()
   }
 
   /* ------------------------------------------------------------------ tasks */
@@ -342,6 +184,7 @@ export class Services {
 
   /** After changes of the cluster. */
   follow(changes: ClusterChange[]): void {
+    this.#records.follow(changes)
     const touched = new Set<string>()
     for (const { kind, before, after } of changes) {
       if (kind === 'service') touched.add(((after ?? before) as ServiceRecord).networkId)
@@ -453,22 +296,12 @@ const FAMILIES = [4, 6] as const
 /** Milliseconds until what could not be done in a sandbox is tried again. */
 const AGAIN = 1_000
 
-const vipsOf = ({ vips }: ServiceRecord) => FAMILIES.flatMap(family => vips[family] ?? [])
-
 const entrancesOf = (records: ServiceRecord[]): Entrance[] =>
   records.flatMap(({ id, ports }) =>
     ports
       .filter(({ publishedPort, mode }) => publishedPort !== undefined && mode === 'ingress')
       .map(port => ({ serviceId: id, port })),
   )
-
-/** `8080/tcp`, of ports that are published on every host. */
-const published = ({ ports }: Pick<ServiceRecord, 'ports'>): string[] =>
-  ports.flatMap(({ publishedPort, protocol, mode }) =>
-    publishedPort !== undefined && mode === 'ingress' ? [`${publishedPort}/${protocol}`] : [],
-  )
-
-const sharedId = ({ networkId, id }: ServiceRecord): string => `${networkId}/${id}`
 
 /** Addresses that flows may have been led to. */
 const reachable = (services: Balanced[]): Set<string> =>

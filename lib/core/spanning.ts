@@ -446,6 +446,7 @@ export class Spanning {
         for (const network of this.#world.networks())
           if (network.implementation.spanning && !this.#cluster.get('network', network.id))
             await this.#definitions.vanish(network)
+        await this.#context.services?.reconcile()
         this.#guard()
         if (this.#hasSecrets) await this.#keys.ensure()
         if (!first) return

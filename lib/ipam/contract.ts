@@ -103,11 +103,12 @@ export interface PoolAnswer {
   data: Record<string, string>
 }
 
-export type AddressPurpose = 'endpoint' | 'gateway' | 'auxiliary'
+/** `virtual`: of a service, behind which several endpoints stand. */
+export type AddressPurpose = 'endpoint' | 'gateway' | 'auxiliary' | 'virtual'
 
 export interface AddressRequest {
   address?: string
-  /** Id of the endpoint; of the network for gateway and auxiliary addresses. */
+  /** Id of the endpoint or the service; of the network for gateway and auxiliary addresses. */
   owner: string
   purpose: AddressPurpose
   mac?: string

@@ -1,6 +1,6 @@
 /** Services on modelled hosts: what users' programs can do without root or etcd; every refusal, and what is left after it. */
-import type { Controller, ControllerInput, ServiceInput } from 'libcnm'
-import { faultSweep, type KernelCall, MemoryCluster, MockKernel } from 'libcnm/testing'
+import { CnmError, type Controller, type ControllerInput, type ServiceInput } from 'libcnm'
+import { faultSweep, type KernelCall, MemoryBackend, MemoryCluster, MockKernel } from 'libcnm/testing'
 import { LmdbStore } from '../../lib/store/lmdb'
 import { directory, fresh, inside, joined, later, networkOf, open, refusal, sandboxOf, state } from './scene'
 
@@ -456,6 +456,90 @@ describe('over hosts', () => {
     )
     expect(problems).toHaveLength(1)
   })
+
+  const claims = () =>
+    Object.keys(store.snapshot()).filter(key => /claims\/(addresses|held|hosts)\//.test(key))
+
+  test('a host that dies before a service is there leaves nothing of it: its virtual IPs are free again', async () => {
+    const kernel = new MockKernel()
+    const dataDir = directory()
+    const start = (backend: MemoryBackend) =>
+      open(kernel, { dataDir, hostId: 'a', cluster: { backend, host: { name: 'a', address: '192.0.2.10' } } })
+    const backend = store.backend()
+    const died = await start(backend)
+    await died.createNetwork({ name: 'web', driver: 'overlay', ipv6: true })
+    const before = claims()
+    jest.spyOn(backend, 'transact').mockImplementation(async transaction => {
+      if (!transaction.put?.some(({ key }) => key.includes('/state/service/')))
+        return MemoryBackend.prototype.transact.call(backend, transaction)
+      backend.cut = true // and nothing comes from this process any more
+      throw new CnmError('ERR_CLUSTER_UNAVAILABLE', 'it died')
+    })
+    await expect(died.createService({ name: 'api', network: 'web', ports: PORTS })).rejects.toEqual(
+      refusal('ERR_CLUSTER_UNAVAILABLE'),
+    )
+    expect(claims().length).toBe(before.length + 6)
+    await died.close()
+    const again = await start(store.backend())
+    expect(claims()).toEqual(before)
+    // Then it is the service's, whatever becomes of the host; and it goes with the service.
+    const service = await again.createService({ name: 'api', network: 'web', ports: PORTS })
+    expect(claims().filter(key => /(held|hosts)/.test(key))).toEqual([])
+    expect(claims()).toHaveLength(before.length + 2)
+    await again.close()
+    const third = await start(store.backend())
+    expect(third.service('api').ipv4).toBe(service.ipv4)
+    expect(claims()).toHaveLength(before.length + 2)
+    await third.service('api').delete()
+    expect(claims()).toEqual(before)
+  })
+
+  test.each(['while it is there', 'while it is away'])(
+    'a store that lost everything, with a host %s: the services of networks in use are there again',
+    async when => {
+      const kernel = new MockKernel()
+      const dataDir = directory()
+      const start = () =>
+        open(kernel, {
+          dataDir,
+          hostId: 'a',
+          cluster: { backend: store.backend(), host: { name: 'a', address: '192.0.2.10' }, lease: 1 },
+        })
+      let a = await start()
+      await a.createNetwork({ name: 'web', driver: 'overlay' })
+      const gone = await a.createService({ name: 'gone', network: 'web', ports: PORTS })
+      const made = await a.createService({ name: 'api', network: 'web', ports: published(9000) })
+      await made.update({ aliases: ['backend'] })
+      await task(a, 'one', 'api')
+      await gone.delete()
+      const content = () =>
+        Object.entries(store.snapshot()).filter(([key]) => !/state\/(host|receipt)|pools-guard/.test(key))
+      const before = content()
+      const told = made.inspect()
+      const everything = () => {
+        store.transact({ remove: Object.keys(store.snapshot()) })
+        store.breakWatches()
+      }
+      if (when === 'while it is there') {
+        everything()
+        await until(() => a.services().length === 1 && a.service('api').tasks().length === 1)
+      } else {
+        await a.close()
+        everything()
+        a = await start()
+        await until(() => a.services().length === 1 && a.service('api').tasks().length === 1)
+      }
+      expect(a.service('api').inspect()).toEqual(told)
+      // Instances differ.
+      const keys = (entries: [string, string][]) => entries.map(([key]) => key)
+      await until(() => keys(content()).join() === keys(before).join())
+      // Who deletes it then has deleted it.
+      await a.service('api').delete()
+      await a.close()
+      a = await start()
+      expect(a.services()).toEqual([])
+    },
+  )
 
   test('services without a network are on the ingress network, made on first use', async () => {
     const controller = await host('a', 1)

@@ -1,4 +1,9 @@
 /** Controllers on a real etcd that has its troubles; the kernels are modelled. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Controller, type ControllerInput, type Network } from 'libcnm'
 import { MockKernel } from 'libcnm/testing'
 import { Certificates } from '../../support/certificates'
@@ -56,7 +61,7 @@ async function networkOn(all: Host[], name: string): Promise<Network[]> {
   return all.map(({ controller }) => controller.network(name))
 }
 
-async function join({ controller }: Host, network: string, name: string): Promise<void> {
+async function joinOn({ controller }: Host, network: string, name: string): Promise<void> {
   const sandbox = await controller.createSandbox({ containerId: name, files: false, resolver: false })
   const endpoint = await controller.network(network).createEndpoint({ name })
   await endpoint.join(sandbox)
@@ -74,16 +79,16 @@ test('three members: the leader is killed and comes back, and all the while work
   const endpoints = members.map(({ endpoint }) => endpoint)
   const [a, b] = [await host('a', { endpoints }), await host('b', { endpoints })]
   await networkOn([a, b], 'web')
-  await join(a, 'web', 'one')
-  await join(b, 'web', 'two')
+  await joinOn(a, 'web', 'one')
+  await joinOn(b, 'web', 'two')
   await knowing([[a, 'one']], 'two')
   for (const member of members) {
     await member.kill()
-    await join(a, 'web', `during-${member.endpoint}`.replace(/\W+/g, '-'))
+    await joinOn(a, 'web', `during-${member.endpoint}`.replace(/\W+/g, '-'))
     await member.run()
   }
   await until(() => connected(a) && connected(b), 'both are connected')
-  await join(b, 'web', 'after')
+  await joinOn(b, 'web', 'after')
   await knowing(
     [
       [a, 'one'],
@@ -108,7 +113,7 @@ test('two of three members are gone: what spans hosts is refused, and resumes wi
   // Each needs the other to be healthy.
   await Promise.all(members.slice(1).map(member => member.run()))
   await until(() => connected(a), 'it is back')
-  await join(a, 'web', 'one')
+  await joinOn(a, 'web', 'one')
 })
 
 test('users: a wrong password is told at once; rights that are taken away refuse, and serve again when they are back', async () => {
@@ -131,7 +136,7 @@ test('users: a wrong password is told at once; rights that are taken away refuse
 
   const a = await host('a', as('libcnm', 'p'))
   const [web] = (await networkOn([a], 'web')) as [Network]
-  await join(a, 'web', 'one')
+  await joinOn(a, 'web', 'one')
   const { token } = (await post('authenticate', { name: 'root', password: 'r' })) as { token: string }
   const asRoot = (path: string, body: object) => etcd.post(`/v3/auth/${path}`, body, { Authorization: token })
   await asRoot('role/revoke', { role: 'libcnm', ...right })
@@ -156,8 +161,8 @@ test('TLS with certificates on both sides', async () => {
     await host('b', { endpoints: [etcd.endpoint], tls: certificates.client }),
   ]
   await networkOn([a, b], 'web')
-  await join(a, 'web', 'one')
-  await join(b, 'web', 'two')
+  await joinOn(a, 'web', 'one')
+  await joinOn(b, 'web', 'two')
   await knowing([[a, 'one']], 'two')
   // Without a certificate one is not let in: as if the store were not there.
   const stranger = await host('c', { endpoints: [etcd.endpoint], tls: { ca: certificates.client.ca } })
@@ -171,8 +176,8 @@ test('a full etcd: nothing new, but leaving works; when there is room, all is we
   const endpoints = [etcd.endpoint]
   const [a, b] = [await host('a', { endpoints }), await host('b', { endpoints })]
   const [web] = (await networkOn([a, b], 'web')) as [Network]
-  for (const name of ['one', 'gone']) await join(a, 'web', name)
-  await join(b, 'web', 'two')
+  for (const name of ['one', 'gone']) await joinOn(a, 'web', name)
+  await joinOn(b, 'web', 'two')
   await knowing([[b, 'two']], 'gone')
   const put = (n: number) =>
     etcd.post('/v3/kv/put', { key: base64(`/fill/${n}`), value: base64('x'.repeat(500_000)) })
@@ -209,7 +214,7 @@ test('a full etcd: nothing new, but leaving works; when there is room, all is we
       ),
     'there is room',
   )
-  await join(a, 'web', 'again')
+  await joinOn(a, 'web', 'again')
   await knowing([[b, 'two']], 'again')
 })
 
@@ -222,13 +227,13 @@ test('compacted while a host was away: it lists anew, and misses nothing', async
     await host('b', { endpoints: [line.endpoint] }),
   ]
   await networkOn([a, b], 'web')
-  await join(b, 'web', 'two')
-  await join(a, 'web', 'early')
+  await joinOn(b, 'web', 'two')
+  await joinOn(a, 'web', 'early')
   await knowing([[b, 'two']], 'early')
   line.cut()
   await until(() => !connected(b), 'it notices')
   await a.controller.sandbox('early').delete()
-  await join(a, 'web', 'late')
+  await joinOn(a, 'web', 'late')
   const status = (await etcd.post('/v3/maintenance/status', {})) as { header: { revision: string } }
   await etcd.post('/v3/kv/compaction', { revision: status.header.revision, physical: true })
   line.heal()
@@ -237,13 +242,46 @@ test('compacted while a host was away: it lists anew, and misses nothing', async
   expect(knows(b, 'two', 'early')).toBe(false)
 })
 
+test('a host that is killed between the claim of a virtual IP and its service gives the address back', async () => {
+  const etcd = await start()
+  const dataDir = mkdtempSync(join(tmpdir(), 'libcnm-dies-'))
+  later(() => rmSync(dataDir, { recursive: true, force: true }))
+  const addresses = async () => {
+    const [from, to] = [base64('/libcnm/claims/addresses/'), base64('/libcnm/claims/addresses0')]
+    const { kvs = [] } = await etcd.post('/v3/kv/range', { key: from, range_end: to })
+    return (kvs as { key: string }[]).map(({ key }) => Buffer.from(key, 'base64').toString())
+  }
+  const child = spawn(
+    process.execPath,
+    ['-r', join(__dirname, '../../support/ts-child.cjs'), join(__dirname, 'dies.ts'), etcd.endpoint, dataDir],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  )
+  const [, signal] = (await once(child, 'exit')) as [number | null, string | null]
+  expect(signal).toBe('SIGKILL')
+  const claimed = await addresses()
+  expect(claimed).toHaveLength(2) // the gateway, and the virtual IP
+  const controller = await Controller.open({
+    kernel: new MockKernel(),
+    name: 'a',
+    hostId: 'a',
+    runDir: '/run/libcnm-a',
+    dataDir,
+    cluster: { endpoints: [etcd.endpoint], host: { name: 'a', address: '192.0.2.10' } },
+  })
+  later(() => controller.close())
+  expect(controller.services()).toEqual([])
+  expect(await addresses()).toEqual(claimed.filter(key => key.endsWith('.1')))
+  const service = await controller.createService({ name: 'api', network: 'web' })
+  expect(claimed).toContainEqual(expect.stringMatching(new RegExp(`/${service.ipv4}$`)))
+})
+
 test('clocks that jump by a day, forward and back, disturb nobody', async () => {
   const etcd = await start()
   const endpoints = [etcd.endpoint]
   const [a, b] = [await host('a', { endpoints, lease: 5 }), await host('b', { endpoints, lease: 5 })]
   await networkOn([a, b], 'web')
-  await join(a, 'web', 'one')
-  await join(b, 'web', 'two')
+  await joinOn(a, 'web', 'one')
+  await joinOn(b, 'web', 'two')
   await knowing([[a, 'one']], 'two')
   const withdrawn: string[] = []
   for (const { controller } of [a, b])
@@ -253,7 +291,7 @@ test('clocks that jump by a day, forward and back, disturb nobody', async () => 
   later(() => clock.mockRestore())
   for (const [at, days] of [1, -2, 0].entries()) {
     clock.mockImplementation(() => real() + days * 86_400_000)
-    await join(a, 'web', `jump${at}`)
+    await joinOn(a, 'web', `jump${at}`)
     await knowing([[b, 'two']], `jump${at}`)
     // Longer than a third of the lease: it is renewed by this clock, too.
     await new Promise(resolve => setTimeout(resolve, 2_500))
