@@ -1,7 +1,8 @@
 /** libcnm: the Container Network Model as a library. */
 export { Controller } from './controller'
 export type { ClusterView } from './controller/cluster-view'
-export { Network, type NetworkInspect } from './network'
+export { Network } from './network'
+export type { NetworkInspect } from './core/network/inspect'
 export { Endpoint, type EndpointInspect } from './endpoint'
 export { Sandbox, type SandboxInspect } from './sandbox'
 export { Service, type ServiceInspect } from './service'

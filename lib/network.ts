@@ -1,59 +1,21 @@
-import { addressOf, contains, type Family, parseCidr, parseIp } from './base/cidr'
-import { CnmError, isCnmError } from './base/errors'
-import { macOf, newId, randomMac } from './base/ids'
+import { type Family } from './base/cidr'
+import { CnmError } from './base/errors'
 import { parse, printable } from './base/parse'
 import { atomically, type Undo } from './base/undo'
-import { applyLeniently, applyTolerantly, type Context } from './core/context'
-import {
-  type EndpointRecord,
-  endpointSpec,
-  type NetworkRecord,
-  type PoolRecord,
-  type ServiceRecord,
-} from './core/records'
-import { customRecords } from './core/names'
-import type { Driver, DriverNetwork, EndpointAnswer, Plan } from './driver/contract'
-import { fromLabels } from './driver/options'
-import { Endpoint } from './endpoint'
-import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
 import { releaseNetwork } from './core/addresses'
+import { applyLeniently, applyTolerantly, type Context } from './core/context'
+import { customRecords } from './core/names'
+import { claimAddress } from './core/network/claim'
+import { draftEndpoint, driverOptionsOf, portsOnHost } from './core/network/draft'
+import { inspectNetwork, type NetworkInspect } from './core/network/inspect'
+import { askDriver, refuseWhileUsed } from './core/network/removal'
+import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
+import type { Driver, DriverNetwork } from './driver/contract'
+import { Endpoint } from './endpoint'
+import type { PoolStatus } from './ipam/contract'
+import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
 import { exposedPorts, refuseTwins } from './ports/spec'
-import type { PortBinding } from './ports/contract'
-import type { AddressAnswer, AddressRequest, PoolStatus } from './ipam/contract'
-import { z } from 'zod'
-
-/** What `inspect()` tells: plain data. */
-export interface NetworkInspect {
-  id: string
-  name: string
-  driver: string
-  scope: string
-  created: string
-  ipv4: boolean
-  ipv6: boolean
-  internal: boolean
-  attachable: boolean
-  ingress: boolean
-  configOnly: boolean
-  configFrom?: string
-  labels: Record<string, string>
-  options: Record<string, unknown>
-  ipam: {
-    driver: string
-    options: Record<string, string>
-    config: {
-      subnet: string
-      ipRange?: string
-      gateway?: string
-      auxAddresses: Record<string, string>
-      explicit: boolean
-    }[]
-  }
-  /** Interface on the host, its MTU. */
-  link?: string
-  mtu?: number
-  endpoints: { id: string; name: string; mac: string; ipv4?: string; ipv6?: string; containerId?: string }[]
-}
+import type { z } from 'zod'
 
 /** A set of endpoints that can reach one another. Made by `controller.createNetwork`. */
 export class Network {
@@ -158,6 +120,11 @@ export class Network {
     return [...this.#endpoints.values()]
   }
 
+  /** @internal The endpoint of this id, if it is here. */
+  holds(id: string): Endpoint | undefined {
+    return this.#endpoints.get(id)
+  }
+
   /** By id, name or a unique prefix of the id. Throws ERR_ENDPOINT_NOT_FOUND, ERR_AMBIGUOUS. */
   endpoint(idOrName: string): Endpoint {
     const found = this.#endpoints.get(idOrName) ?? this.#byName.get(idOrName)
@@ -197,7 +164,7 @@ export class Network {
    */
   async createEndpoint(input: EndpointInput): Promise<Endpoint> {
     const config = parse(EndpointOptions, input)
-    const driverOptions = this.#endpointDriverOptions(config)
+    const driverOptions = driverOptionsOf(this, config)
     if (config.ports.length || config.publishAll) this.mustPublish(config.name)
     const service = config.service && this.#context.services?.find(config.service.name, this)
     if (service) config.ports.push(...portsOnHost(service))
@@ -220,7 +187,7 @@ export class Network {
               name: config.name,
             },
           )
-        const record = await this.#allocate(config, driverOptions, undo)
+        const record = await draftEndpoint(this.#context, this, config, driverOptions, undo)
         if (service && config.service) record.task = { serviceId: service.id, weight: config.service.weight }
         undo.push('forget the record', () =>
           this.#context.store.write({ remove: [{ kind: 'endpoint', id: record.id }] }),
@@ -272,97 +239,6 @@ export class Network {
     })
   }
 
-  #endpointDriverOptions(config: EndpointOptions): Record<string, unknown> {
-    const labels = { ...ENDPOINT_LABELS, ...this.#driver.endpointLabels }
-    const renamed = fromLabels(config.options, labels, this.#driver.takesLabels)
-    if (typeof renamed.macAddress === 'string') {
-      config.mac ??= renamed.macAddress
-      delete renamed.macAddress
-    }
-    return parse(this.#driver.endpointOptions ?? NO_OPTIONS, renamed, 'options.options')
-  }
-
-  async #allocate(
-    config: EndpointOptions,
-    driverOptions: Record<string, unknown>,
-    undo: Undo,
-  ): Promise<EndpointRecord> {
-    const id = config.id ?? newId()
-    if (this.#endpoints.has(id))
-      throw new CnmError('ERR_ENDPOINT_EXISTS', `endpoint ${id} already exists in network ${this.name}`)
-    checkLinkLocal(config.linkLocal)
-    const record: EndpointRecord = {
-      id,
-      networkId: this.id,
-      name: config.name,
-      created: new Date().toISOString(),
-      config,
-      driverOptions,
-      mac: config.mac ?? randomMac(),
-      addresses: {},
-    }
-    const wish = { 4: config.ipv4, 6: config.ipv6 }
-    const has = (family: Family) => this.#record.pools.some(pool => pool.family === family)
-    for (const family of [4, 6] as const) {
-      const wanted = wish[family]
-      if (wanted && !has(family))
-        throw new CnmError(
-          'ERR_ADDRESS_OUT_OF_RANGE',
-          `network ${this.name} has no IPv${family} subnet for ${wanted}`,
-          {
-            network: this.id,
-            address: wanted,
-          },
-        )
-    }
-    const chosen = record.mac
-    for (const family of [4, 6] as const)
-      if (has(family)) await this.#allocateAddress(record, family, wish[family], undo)
-    await this.#chooseMac(record, chosen)
-    if (this.#driver.createEndpoint) {
-      const answer = await this.#driver.createEndpoint(this.forDriver, endpointSpec(record))
-      undo.push('driver deletes the endpoint', () =>
-        this.#driver.deleteEndpoint?.(this.forDriver, endpointSpec(record)),
-      )
-      this.#fillIn(record, answer)
-    }
-    return record
-  }
-
-  /** Where nobody wanted a certain one, and the driver's MACs follow from addresses. */
-  async #chooseMac(record: EndpointRecord, random: string): Promise<void> {
-    const { capabilities } = await this.#context.ipam.get(this.#record.config.ipam.driver)
-    const { 4: four } = record.addresses
-    const wanted = record.config.mac !== undefined || record.mac !== random || capabilities.requiresMac
-    if (this.#driver.macFromAddress && four && !wanted) record.mac = macOf(addressOf(four.address))
-  }
-
-  async #allocateAddress(
-    record: EndpointRecord,
-    family: Family,
-    wanted: string | undefined,
-    undo: Undo,
-  ): Promise<void> {
-    const { capabilities } = await this.#context.ipam.get(this.#record.config.ipam.driver)
-    const answer = await this.#claim(
-      family,
-      {
-        address: wanted,
-        owner: record.id,
-        purpose: 'endpoint',
-        // a random one is only for a driver that needs a MAC: else it would replace the one that a sticky name has
-        mac: record.config.mac ?? (capabilities.requiresMac ? record.mac : undefined),
-        name: record.name,
-        link: this.link,
-      },
-      undo,
-    )
-    if (!answer) return
-    const { address, poolId, settings, state } = answer
-    record.addresses[family] = { address, poolId, ...(settings && { settings }), ...(state && { state }) }
-    if (answer.mac && !record.config.mac) record.mac = answer.mac
-  }
-
   /** @internal An address that is no endpoint's. Throws what allocating one for an endpoint can throw. */
   async claimVirtualIp(
     owner: string,
@@ -370,80 +246,14 @@ export class Network {
     address: string | undefined,
     undo: Undo,
   ): Promise<{ address: string; poolId: string } | undefined> {
-    const answer = await this.#claim(family, { address, owner, purpose: 'virtual' }, undo)
-    return answer && { address: answer.address, poolId: answer.poolId }
-  }
-
-  /** From the first pool that has one. Undefined: from a driver that gives none. */
-  async #claim(
-    family: Family,
-    request: AddressRequest,
-    undo: Undo,
-  ): Promise<(AddressAnswer & { poolId: string }) | undefined> {
-    const wanted = request.address
-    const ipam = await this.#context.ipam.get(this.#record.config.ipam.driver)
-    const pools = this.#record.pools.filter(pool => pool.family === family)
-    const fitting = wanted ? pools.filter(pool => contains(parseCidr(pool.subnet), parseIp(wanted))) : pools
-    if (fitting.length === 0)
-      throw new CnmError(
-        'ERR_ADDRESS_OUT_OF_RANGE',
-        `no subnet of network ${this.name} contains ${wanted} (there are: ${pools.map(pool => pool.subnet).join(', ')})`,
-        { network: this.id, address: wanted },
-      )
-    let full: unknown
-    for (const pool of fitting) {
-      try {
-        const answer = await ipam.requestAddress(pool.poolId, request)
-        if (!answer.address) return undefined
-        undo.push(`release ${answer.address}`, () =>
-          ipam.releaseAddress(pool.poolId, answer.address, request.owner),
-        )
-        return { ...answer, poolId: pool.poolId }
-      } catch (error) {
-        if (isCnmError(error, 'ERR_ADDRESS_IN_USE')) throw this.#namingHolder(error, wanted)
-        if (!isCnmError(error, 'ERR_POOL_EXHAUSTED')) throw error
-        full = error
-      }
-    }
-    throw full
-  }
-
-  /** IPAM knows owners by their ids; people know them by their names. */
-  #namingHolder(error: CnmError, address: string | undefined): CnmError {
-    const { holder } = error.details as { holder?: unknown }
-    const endpoint = typeof holder === 'string' ? this.#endpoints.get(holder) : undefined
-    const service = typeof holder === 'string' ? this.#context.services?.get(holder) : undefined
-    const who = endpoint
-      ? `endpoint ${endpoint.name} (${endpoint.id.slice(0, 12)})`
-      : service
-        ? `service ${service.name}`
-        : holder === this.id
-          ? 'the network itself (its gateway or an auxiliary address)'
-          : undefined
-    if (who === undefined) return error
-    return new CnmError(
-      'ERR_ADDRESS_IN_USE',
-      `address ${address} of network ${this.name} is held by ${who}`,
-      { ...error.details, network: this.id },
-      { cause: error },
+    const answer = await claimAddress(
+      this.#context,
+      this,
+      family,
+      { address, owner, purpose: 'virtual' },
+      undo,
     )
-  }
-
-  /** A driver may add what the core left open, and nothing else. */
-  #fillIn(record: EndpointRecord, { mac, ipv4, ipv6, data }: EndpointAnswer): void {
-    const contradicts =
-      (mac !== undefined && record.config.mac !== undefined && mac !== record.config.mac) ||
-      (ipv4 !== undefined && record.addresses[4] !== undefined) ||
-      (ipv6 !== undefined && record.addresses[6] !== undefined)
-    if (contradicts)
-      throw new CnmError(
-        'ERR_PLUGIN',
-        `driver ${this.driver} answered with an address or MAC for ${record.name} that was given already`,
-      )
-    if (mac) record.mac = mac
-    if (ipv4) record.addresses[4] = { address: ipv4, poolId: '' }
-    if (ipv6) record.addresses[6] = { address: ipv6, poolId: '' }
-    record.data = data
+    return answer && { address: answer.address, poolId: answer.poolId }
   }
 
   /** Changes what can be changed while it is in use. */
@@ -490,46 +300,7 @@ export class Network {
   }
 
   inspect(): NetworkInspect {
-    const { config, pools, state } = this.#record
-    return {
-      id: this.id,
-      name: this.name,
-      driver: this.driver,
-      scope: this.scope,
-      created: this.#record.created,
-      ipv4: this.ipv4,
-      ipv6: this.ipv6,
-      internal: this.internal,
-      attachable: this.attachable,
-      ingress: this.ingress,
-      configOnly: this.configOnly,
-      configFrom: config.configFrom,
-      labels: config.labels,
-      options: config.options,
-      ipam: {
-        driver: config.ipam.driver,
-        options: config.ipam.options,
-        config: pools.map(({ subnet, subPool, gateway, auxiliary, explicit }) => ({
-          subnet,
-          ipRange: subPool,
-          gateway: gateway && addressOf(gateway),
-          auxAddresses: Object.fromEntries(
-            Object.entries(auxiliary).map(([name, address]) => [name, addressOf(address)]),
-          ),
-          explicit,
-        })),
-      },
-      link: state.link,
-      mtu: state.mtu,
-      endpoints: this.endpoints().map(({ id, name, mac, ipv4, ipv6, sandbox }) => ({
-        id,
-        name,
-        mac,
-        ipv4,
-        ipv6,
-        containerId: sandbox?.containerId,
-      })),
-    }
+    return inspectNetwork(this)
   }
 
   /**
@@ -558,35 +329,11 @@ export class Network {
   /** @internal The delete itself; the caller holds the network's lock, or is alone. */
   async remove(): Promise<void> {
     const { store, events, names, firewall, log } = this.#context
-    const users = this.#hooks.configUsers(this)
-    if (users.length)
-      throw new CnmError(
-        'ERR_NETWORK_IN_USE',
-        `configuration network "${this.name}" is in use by ${users.join(', ')}`,
-        { network: this.id },
-      )
-    const services = this.#context.services?.all(this.id) ?? []
-    if (services.length)
-      throw new CnmError(
-        'ERR_NETWORK_IN_USE',
-        `network ${this.name} has services (${services.map(({ name }) => name).join(', ')})`,
-        { network: this.id, services: services.map(({ id }) => id) },
-      )
-    if (this.#endpoints.size) {
-      const list = this.endpoints().map(({ name, id }) => `name:"${name}" id:"${id.slice(0, 12)}"`)
-      throw new CnmError(
-        'ERR_NETWORK_IN_USE',
-        `network ${this.name} has active endpoints (${list.join(', ')})`,
-        {
-          network: this.id,
-          endpoints: this.endpoints().map(({ id }) => id),
-        },
-      )
-    }
+    refuseWhileUsed(this.#context, this, this.#hooks.configUsers(this))
     // First of all: other hosts may have endpoints on it, and none may join any more.
     if (this.#spans) await this.#context.spanning?.undefine(this)
     // Asked before the point of no return, since a driver may refuse.
-    const plan = this.configOnly ? {} : await this.#askDriver()
+    const plan = this.configOnly ? {} : await askDriver(this.#context, this, this.#hooks.siblings(this))
     const { link } = this.#record.state
     await atomically(async undo => {
       const { deleting } = this.#record
@@ -640,19 +387,6 @@ export class Network {
     this.#record.deleting = deleting
   }
 
-  /** A driver may refuse; that it is out of order does not keep the network's name and addresses hostage. */
-  async #askDriver(): Promise<Plan> {
-    const { host, log } = this.#context
-    try {
-      return await this.#driver.deleteNetwork(this.forDriver, host, this.#hooks.siblings(this))
-    } catch (error) {
-      const { kind, code } = error as CnmError
-      if (kind === 'denied' || kind === 'kernel' || code === 'ERR_DRIVER_NOT_FOUND') throw error
-      log.warn(`driver ${this.driver} failed to delete network ${this.name}`, { error })
-      return {}
-    }
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#gone) await this.delete()
   }
@@ -678,29 +412,4 @@ export interface NetworkHooks {
   /** Tells the zones what the network is called and how it resolves. */
   announce(network: Network): void
   sandbox(id: string): import('./sandbox').Sandbox | undefined
-}
-
-const NO_OPTIONS = z.strictObject({}) as z.ZodType<Record<string, unknown>>
-
-/** Ports of mode `host` are published with each task. */
-const portsOnHost = ({ ports }: ServiceRecord): PortBinding[] =>
-  ports
-    .filter(({ mode, publishedPort }) => mode === 'host' && publishedPort !== undefined)
-    .map(({ targetPort, publishedPort, protocol }) => ({
-      containerPort: targetPort,
-      hostPort: publishedPort,
-      protocol,
-    }))
-
-/** Docker's labels on endpoints that the core itself understands. */
-const ENDPOINT_LABELS = { 'com.docker.network.endpoint.macaddress': 'macAddress' }
-
-function checkLinkLocal(addresses: string[]): void {
-  for (const address of addresses)
-    if (!['169.254.0.0/16', 'fe80::/64'].some(subnet => contains(parseCidr(subnet), parseIp(address))))
-      throw new CnmError(
-        'ERR_INVALID_ADDRESS',
-        `${address} is not a link-local address (169.254.0.0/16 or fe80::/64)`,
-        { address },
-      )
 }

@@ -382,14 +382,15 @@ export class Sandbox {
         }))
         .filter(({ addresses }) => addresses.length)
       await this.#ports.filter(this.#ports.withdrawal(guarded), undo)
-      if (owns) await kernel.remove(this.key as string)
+      if (!owns) return
+      await this.#membership.fallSilent(joined, elected, undo)
+      await kernel.remove(this.key as string)
     })
     await this.#wayOut.tell(
       elected,
       {},
       joined.map(({ endpoint }) => endpoint),
     )
-    if (owns) await this.#interfaces.fallSilent(joined)
     for (const { endpoint, join } of joined) {
       endpoint.record.join = undefined
       await publisher.release(join.published)

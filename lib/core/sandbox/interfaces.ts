@@ -217,22 +217,6 @@ export class Interfaces {
       await applyLeniently(stack, [{ op: 'removeLink', link: join.interfaceName, ifExists: true }])
   }
 
-  /**
-   * The sandbox goes, and its addresses are free at once. A process that outlives it keeps the namespace, and the links in
-   * there for a while: with those addresses it would answer in the place of whoever gets them next.
-   */
-  async fallSilent(joined: readonly { endpoint: Endpoint; join: JoinRecord }[]): Promise<void> {
-    const { stack, context } = this.#in
-    const changes = joined.flatMap(({ endpoint, join: { attachment, interfaceName, options } }) =>
-      attachment ? silence(endpoint.spec, attachment, interfaceName, options) : [],
-    )
-    if (!stack || changes.length === 0) return
-    await stack
-      .apply(changes)
-      .catch(() => applyLeniently(stack, changes))
-      .catch((error: unknown) => context.log.warn('addresses of a sandbox that goes', { error }))
-  }
-
   async saveJoin(endpoint: Endpoint, undo: Undo): Promise<void> {
     undo.push('record without the join', async () => {
       endpoint.record.join = undefined

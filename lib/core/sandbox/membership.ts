@@ -150,6 +150,27 @@ export class Membership {
     await this.#afterDetach(endpoint, join, elected)
   }
 
+  /**
+   * The sandbox goes, and its addresses are free at once. A process that outlives it keeps the namespace, and the links in
+   * there for a while: with those addresses it would answer in the place of whoever gets them next.
+   */
+  async fallSilent(
+    joined: readonly { endpoint: Endpoint; join: JoinRecord }[],
+    elected: Elected,
+    undo: Undo,
+  ): Promise<void> {
+    const { stack } = this.#in
+    const changes = joined.flatMap(({ endpoint, join: { attachment, interfaceName, options } }) =>
+      attachment ? silence(endpoint.spec, attachment, interfaceName, options) : [],
+    )
+    if (!stack || changes.length === 0) return
+    undo.push('equip them again', async () => {
+      for (const { endpoint, join } of joined)
+        if (join.attachment) await this.#equipLeniently(stack, endpoint, join, elected)
+    })
+    await applyTolerating(stack, changes)
+  }
+
   async #equipLeniently(stack: Stack, endpoint: Endpoint, join: JoinRecord, elected: Elected): Promise<void> {
     const now = this.#in.elected
     await applyTolerantly(stack, [
