@@ -30,6 +30,7 @@ import type {
   PoolStatus,
 } from '../ipam/contract'
 import type { Cluster } from './cluster'
+import { isOurs, readPoolId, SPACE } from './pool-id'
 
 export interface ClusterIpamOptions {
   cluster: Cluster
@@ -38,8 +39,6 @@ export interface ClusterIpamOptions {
   /** CIDRs that pools are cut from, and how long their prefix is. */
   pools: { base: string; size: number }[]
 }
-
-const SPACE = 'cluster'
 
 export class ClusterIpamDriver implements IpamDriver {
   readonly name = 'default'
@@ -123,14 +122,14 @@ export class ClusterIpamDriver implements IpamDriver {
 
   async releasePool(id: string): Promise<void> {
     if (!isOurs(id)) return this.#local.releasePool(id)
-    const { pool } = read(id)
+    const { pool } = readPoolId(id)
     this.#hints.delete(pool)
     await this.#cluster.claims.releasePool(pool)
   }
 
   async requestAddress(poolId: string, request: AddressRequest): Promise<AddressAnswer> {
     if (!isOurs(poolId)) return this.#local.requestAddress(poolId, request)
-    const { pool, part } = read(poolId)
+    const { pool, part } = readPoolId(poolId)
     const subnet = parseCidr(pool)
     const { owner, purpose } = request
     // A virtual IP is this host's until the service's record is there, and then the service's.
@@ -192,7 +191,7 @@ export class ClusterIpamDriver implements IpamDriver {
 
   async releaseAddress(poolId: string, address: string, owner: string): Promise<void> {
     if (!isOurs(poolId)) return this.#local.releaseAddress(poolId, address, owner)
-    const { pool } = read(poolId)
+    const { pool } = readPoolId(poolId)
     const bare = canonicalIp(address.replace(/\/.*/, ''))
     await this.#cluster.claims.releaseAddress(pool, bare, owner)
     this.#hints.get(pool)?.delete(bare)
@@ -200,7 +199,7 @@ export class ClusterIpamDriver implements IpamDriver {
 
   async status(poolId: string): Promise<PoolStatus> {
     if (!isOurs(poolId)) return (await this.#local.status?.(poolId)) ?? { inUse: 0n, dynamicAvailable: 0n }
-    const { pool, part } = read(poolId)
+    const { pool, part } = readPoolId(poolId)
     const [subnet, range] = [parseCidr(pool), parseCidr(part)]
     const taken = (await this.#cluster.claims.takenIn(pool)).map(parseIp)
     const reserved = (of: Cidr) =>
@@ -217,18 +216,6 @@ export class ClusterIpamDriver implements IpamDriver {
 const SPREAD = 65_536n
 
 const place = (host: string): number => createHash('sha256').update(host).digest().readUInt32BE(0)
-
-const isOurs = (poolId: string): boolean => poolId.startsWith(`${SPACE}/`)
-
-/** The pool of the cluster that an id means; undefined for another driver's. */
-export const poolOf = (poolId: string): string | undefined => (isOurs(poolId) ? read(poolId).pool : undefined)
-
-/** `cluster/SUBNET/LENGTH[/SUBNET/LENGTH]` */
-function read(poolId: string): { pool: string; part: string } {
-  const [, address, length, subAddress, subLength] = poolId.split('/')
-  const pool = `${address}/${length}`
-  return { pool, part: subAddress === undefined ? pool : `${subAddress}/${subLength}` }
-}
 
 /** Network and broadcast address (RFC 3021: not of a /31), and the anycast address of routers (RFC 4291, 2.6.1). */
 function isReserved(subnet: Cidr, value: bigint): boolean {

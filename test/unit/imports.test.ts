@@ -25,6 +25,7 @@ const PURE = [
   'lib/ports/spec', // reading `8080:80/tcp`
   'lib/dns/upstream', // reading `1.1.1.1#53`
   'lib/dns/files/links', // lines for legacy links
+  'lib/cluster/pool-id', // reading the ids of a cluster's pools
   'lib/services', // shares and rules, as data and text
 ]
 
