@@ -1,13 +1,13 @@
-import { rmSync } from 'node:fs'
 import { z } from 'zod'
 import type { Family } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { type Context } from './core/context'
-import { addressesOf, bare } from './core/inside'
-import type { JoinRecord, SandboxRecord } from './core/records'
-import { Interfaces, NAMESPACE_GRACE } from './core/sandbox/interfaces'
+import type { SandboxRecord } from './core/records'
+import { Ending } from './core/sandbox/ending'
+import { inspectSandbox, type SandboxInspect } from './core/sandbox/inspect'
+import { Interfaces } from './core/sandbox/interfaces'
 import { Interior } from './core/sandbox/interior'
 import { Membership } from './core/sandbox/membership'
 import { Moving } from './core/sandbox/moving'
@@ -17,32 +17,10 @@ import { SandboxServices } from './core/sandbox/services'
 import { WayOut } from './core/sandbox/way-out'
 import type { SandboxResolver, SandboxView } from './dns/contract'
 import type { FilePaths } from './dns/files/contract'
-import type { Attachment } from './driver/contract'
 import type { Endpoint } from './endpoint'
 import type { LinkStatistics, RouteSpec, Stack } from './kernel/kernel'
 import { type JoinOptions, SandboxOptions } from './options'
 import type { PublishedPort } from './ports/contract'
-
-export interface SandboxInspect {
-  id: string
-  containerId: string
-  mode: string
-  key?: string
-  created: string
-  hostname: string
-  labels: Record<string, string>
-  files?: FilePaths
-  gateway: { ipv4?: string; ipv6?: string }
-  endpoints: {
-    id: string
-    name: string
-    network: string
-    interfaceName: string
-    ipv4?: string
-    ipv6?: string
-    mac: string
-  }[]
-}
 
 /** The network stack of one container: a namespace, the interfaces of its endpoints, its names. Made by `controller.createSandbox`. */
 export class Sandbox {
@@ -55,6 +33,7 @@ export class Sandbox {
   readonly #interfaces: Interfaces
   readonly #membership: Membership
   readonly #moving: Moving
+  readonly #ending: Ending
 
   /** @internal */
   constructor(context: Context, record: SandboxRecord, stack: Stack | undefined, hooks: SandboxHooks) {
@@ -74,6 +53,14 @@ export class Sandbox {
       this.#interfaces,
     )
     this.#moving = new Moving(this.#in, this.#names, this.#services, this.#interfaces)
+    this.#ending = new Ending(
+      this.#in,
+      this.#wayOut,
+      this.#ports,
+      this.#names,
+      this.#interfaces,
+      this.#membership,
+    )
   }
 
   get id(): string {
@@ -311,28 +298,7 @@ export class Sandbox {
   }
 
   inspect(): SandboxInspect {
-    const { created, config } = this.#in.record
-    const { ipv4, ipv6 } = this.gateway
-    return {
-      id: this.id,
-      containerId: this.containerId,
-      mode: this.mode,
-      key: this.key,
-      created,
-      hostname: this.hostname,
-      labels: config.labels,
-      files: this.files,
-      gateway: { ipv4: ipv4?.network.name, ipv6: ipv6?.network.name },
-      endpoints: this.endpoints().map(endpoint => ({
-        id: endpoint.id,
-        name: endpoint.name,
-        network: endpoint.network.name,
-        interfaceName: endpoint.interfaceName as string,
-        ipv4: endpoint.ipv4,
-        ipv6: endpoint.ipv6,
-        mac: endpoint.mac,
-      })),
-    }
+    return inspectSandbox(this)
   }
 
   /**
@@ -350,80 +316,10 @@ export class Sandbox {
           `sandbox ${this.containerId} is shared by ${sharers.join(', ')}`,
           { sandbox: this.id, sharers },
         )
-      await this.#dissolve()
+      await this.#ending.dissolve(this.key)
+      this.#hooks.forget(this)
+      this.#in.context.events.emit({ type: 'sandbox.delete', sandbox: this.#ref() })
     }, true)
-  }
-
-  async #dissolve(): Promise<void> {
-    const { kernel, store, events, reaper, publisher, names, log } = this.#in.context
-    const joined = [...this.#in.endpoints.values()].map(endpoint => ({
-      endpoint,
-      join: endpoint.record.join as JoinRecord,
-    }))
-    const owns = this.key !== undefined && this.mode !== 'host' && !this.mode.startsWith('container:')
-    const elected = this.#in.elected
-    // What can fail comes first and can be undone: the firewall, then unbinding the namespace.
-    await atomically(async undo => {
-      for (const { endpoint } of joined) this.#in.context.services?.retire(endpoint, undo)
-      undo.push('joined again', () => {
-        for (const { endpoint, join } of joined) {
-          endpoint.record.join = join
-          this.#in.endpoints.set(endpoint.id, endpoint)
-        }
-        this.#in.elected = elected
-      })
-      for (const { endpoint } of joined) this.#in.endpoints.delete(endpoint.id)
-      this.#in.elected = {}
-      const guarded = joined
-        .filter(({ endpoint, join }) => endpoint.network.record.state.firewall && join.attachment)
-        .map(({ endpoint, join }) => ({
-          endpoint,
-          addresses: bare(addressesOf(endpoint.spec, join.attachment as Attachment)),
-        }))
-        .filter(({ addresses }) => addresses.length)
-      await this.#ports.filter(this.#ports.withdrawal(guarded), undo)
-      if (!owns) return
-      await this.#membership.fallSilent(joined, elected, undo)
-      await kernel.remove(this.key as string)
-    })
-    await this.#wayOut.tell(
-      elected,
-      {},
-      joined.map(({ endpoint }) => endpoint),
-    )
-    for (const { endpoint, join } of joined) {
-      endpoint.record.join = undefined
-      await publisher.release(join.published)
-      names.removeEndpoint(endpoint.network.id, endpoint.id)
-      // The namespace takes its links along; those that stay (a process still lives in it) are reaped later.
-      await this.#interfaces
-        .driverLeaves(endpoint, join, owns ? NAMESPACE_GRACE : 20)
-        .catch((error: unknown) => log.warn('leave', { error }))
-      events.emit({
-        type: 'endpoint.leave',
-        network: { id: endpoint.network.id, name: endpoint.network.name, driver: endpoint.network.driver },
-        endpoint: { id: endpoint.id, name: endpoint.name },
-        sandbox: this.#ref(),
-      })
-      await endpoint
-        .removeLocked()
-        .catch((error: unknown) => log.warn(`cannot delete endpoint ${endpoint.name}`, { error }))
-    }
-    await this.#names.resolver?.close({ keepRules: owns })
-    this.#names.resolver = undefined
-    this.#names.closeFiles()
-    this.#names.files?.remove()
-    if (this.#names.files) rmSync(this.#names.directory, { recursive: true, force: true })
-    if (owns && this.#in.stack) {
-      this.#interfaces.leaveToKernel()
-      reaper.forget(this.#in.stack)
-      this.#in.stack.close()
-    }
-    this.#in.stack = undefined
-    await store.write({ remove: [{ kind: 'sandbox', id: this.id }] })
-    this.#in.gone = true
-    this.#hooks.forget(this)
-    events.emit({ type: 'sandbox.delete', sandbox: this.#ref() })
   }
 
   /** @internal The controller closes: descriptors and sockets go, the sandbox stays. */

@@ -1,7 +1,7 @@
 /** cnm sandbox …: network stacks of containers. */
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
-import type { SandboxInspect } from '../../sandbox'
+import type { SandboxInspect } from '../../core/sandbox/inspect'
 import { pairs } from '../args'
 import { type Command, flag, FORMAT, labelText, many, NO_TRUNC, one, QUIET } from '../command'
 import { type Column, formatList } from '../output'
