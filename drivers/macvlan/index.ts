@@ -12,7 +12,10 @@ const MacvlanOptions = z.strictObject({
   mtu: integer(68, 65535).optional().describe("bytes; default: the parent's"),
   broadcastCutoff: integer(-1, 2147483647)
     .optional()
-    .describe('receivers of a multicast address before queueing'),
+    .describe('up to so many receivers of a multicast address are served without queueing, -1: all; Linux 6.4'),
+  broadcastQueue: integer(0, 4294967295)
+    .optional()
+    .describe('packets that may wait to be copied to everybody; default: 1000; Linux 5.11'),
   hostAccess: flag()
     .default(false)
     .describe('the host and the containers reach one another; mode bridge only'),
@@ -25,7 +28,13 @@ export function macvlan(): Driver<MacvlanOptions> {
     name: 'macvlan',
     capabilities: { dataScope: 'local', connectivityScope: 'global' },
     options: MacvlanOptions,
-    labels: { macvlan_mode: 'mode', 'com.docker.network.driver.mtu': 'mtu' },
+    // Docker's; then what Podman and CNI call the same.
+    labels: {
+      macvlan_mode: 'mode',
+      'com.docker.network.driver.mtu': 'mtu',
+      bclim: 'broadcastCutoff',
+      bcqueuelen: 'broadcastQueue',
+    },
     skipsGateway: () => [4, 6],
     reserves: ({ options }) => (options.hostAccess ? [HOST_ADDRESS] : []),
     async createNetwork(spec, host, others) {
@@ -56,7 +65,7 @@ export function macvlan(): Driver<MacvlanOptions> {
     deleteNetwork: async (network, _host, others) => withoutHostLink(network, dropParent(network, others)),
     async join(network, endpoint, { netns, interfaceName }) {
       const { state, spec } = network
-      const { mode, broadcastCutoff } = spec.options
+      const { mode, broadcastCutoff, broadcastQueue } = spec.options
       const { mac } = endpoint
       const ways = hostWays(network, endpoint)
       return {
@@ -71,6 +80,7 @@ export function macvlan(): Driver<MacvlanOptions> {
                 parent: state.link as string,
                 mode,
                 broadcastCutoff,
+                broadcastQueue,
                 mac,
                 mtu: state.mtu,
                 netns,

@@ -77,6 +77,8 @@ function refusal(
       code: 'ERR_UNSUPPORTED',
       advice: `; this kernel cannot make links of kind ${change.link.kind} as asked (kernel module ${moduleOf(change.link.kind)})`,
     }
+  const shares = change.op === 'addLink' ? PARENTS[`${change.link.kind} ${errno}`] : undefined
+  if (shares) return { code: 'ERR_LINK_CONFLICT', advice: `; ${shares}` }
   if (change.op === 'setShaper' && errno === 'ENOENT' && text?.includes('unknown'))
     return { code: 'ERR_UNSUPPORTED', advice: '; this kernel lacks the token bucket (kernel module sch_tbf)' }
   if (change.op === 'setIngressMirror' && errno === 'ENOENT' && change.target !== null)
@@ -86,6 +88,14 @@ function refusal(
     }
   if (change.op === 'addIpsecState' && NO_ESP.has(errno)) return { code: 'ERR_UNSUPPORTED', advice: NEED_ESP }
   return { code: 'ERR_KERNEL', advice: '' }
+}
+
+const OWN_PARENT = 'give each its own (a VLAN of it, say)'
+/** Why a parent does not bear a link of a kind: the kernel itself says no more than EINVAL or EBUSY. */
+const PARENTS: Record<string, string> = {
+  'macvlan EINVAL': `in mode passthru one interface has its parent alone, and the parent is not lo: ${OWN_PARENT}`,
+  'macvlan EBUSY': `its parent is a port of a bridge, or has an ipvlan: ${OWN_PARENT}`,
+  'ipvlan EBUSY': `its parent is a port of a bridge, or has a macvlan: ${OWN_PARENT}`,
 }
 
 /** What a kernel says that lacks ESP, or AES-GCM. */

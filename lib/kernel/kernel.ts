@@ -222,7 +222,8 @@ export interface Link {
 
 export interface LinkInfo {
   vxlan?: { id: number; port: number; local?: string; learning: boolean; proxy: boolean; parent?: number }
-  macvlan?: { mode: MacvlanMode }
+  /** Packets that may wait to be copied for everybody on the parent; receivers up to which none waits (Linux 6.4). */
+  macvlan?: { mode: MacvlanMode; broadcastQueue: number; broadcastCutoff?: number }
   ipvlan?: { mode: IpvlanMode; flag: IpvlanFlag }
   vlan?: { id: number }
 }
@@ -355,7 +356,13 @@ export type LinkSpec = NewLink &
         kind: 'veth'
         peer: { name: string; index?: number; mac?: string; mtu?: number; netns?: Stack; up?: boolean }
       }
-    | { kind: 'macvlan'; parent: LinkRef; mode: MacvlanMode; broadcastCutoff?: number }
+    | {
+        kind: 'macvlan'
+        parent: LinkRef
+        mode: MacvlanMode
+        broadcastQueue?: number
+        broadcastCutoff?: number
+      }
     | { kind: 'ipvlan'; parent: LinkRef; mode: IpvlanMode; flag?: IpvlanFlag }
     | { kind: 'vlan'; parent: LinkRef; id: number }
     | {

@@ -113,6 +113,8 @@ export const IFLA_VXLAN_L3MISS = 14
 export const IFLA_VXLAN_PORT = 15
 export const IFLA_VXLAN_LOCAL6 = 17
 export const IFLA_MACVLAN_MODE = 1
+/** Since Linux 5.11. */
+export const IFLA_MACVLAN_BC_QUEUE_LEN = 7
 /** Since Linux 6.4. */
 export const IFLA_MACVLAN_BC_CUTOFF = 9
 export const IFLA_IPVLAN_MODE = 1

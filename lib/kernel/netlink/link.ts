@@ -36,6 +36,7 @@ import {
   IFLA_LINK,
   IFLA_LINKINFO,
   IFLA_MACVLAN_BC_CUTOFF,
+  IFLA_MACVLAN_BC_QUEUE_LEN,
   IFLA_MACVLAN_MODE,
   IFLA_MASTER,
   IFLA_MTU,
@@ -65,6 +66,8 @@ import type { Resolver } from './resolver'
 
 type Of<Op extends Change['op']> = Extract<Change, { op: Op }>
 
+/** drivers/net/macvlan.c MACVLAN_DEFAULT_BC_QUEUE_LEN, of kernels that do not tell. */
+const MACVLAN_QUEUE = 1000
 /** linux/if_link.h enum macvlan_mode */
 const MACVLAN_MODES: Record<MacvlanMode, number> = { private: 1, vepa: 2, bridge: 4, passthru: 8, source: 16 }
 /** linux/if_link.h enum ipvlan_mode */
@@ -127,6 +130,7 @@ function encodeKind(w: Writer, link: LinkSpec, resolve: Resolver): void {
       break
     case 'macvlan':
       w.attr32(IFLA_MACVLAN_MODE, MACVLAN_MODES[link.mode])
+      if (link.broadcastQueue !== undefined) w.attr32(IFLA_MACVLAN_BC_QUEUE_LEN, link.broadcastQueue)
       if (link.broadcastCutoff !== undefined) w.attr32(IFLA_MACVLAN_BC_CUTOFF, link.broadcastCutoff >>> 0)
       break
     case 'ipvlan':
@@ -357,8 +361,15 @@ function decodeKind(kind: string | undefined, data: Attributes): LinkInfo | unde
       return { vxlan: decodeVxlan(inner) }
     case 'macvlan': {
       let mode = 0
-      while (inner.next()) if (inner.type === IFLA_MACVLAN_MODE) mode = inner.u32()
-      return { macvlan: { mode: nameOf(MACVLAN_MODES, mode, 'private') } }
+      let broadcastQueue = MACVLAN_QUEUE
+      let broadcastCutoff: number | undefined
+      while (inner.next()) {
+        if (inner.type === IFLA_MACVLAN_MODE) mode = inner.u32()
+        else if (inner.type === IFLA_MACVLAN_BC_QUEUE_LEN) broadcastQueue = inner.u32()
+        else if (inner.type === IFLA_MACVLAN_BC_CUTOFF) broadcastCutoff = inner.u32() | 0
+      }
+      const macvlan = { mode: nameOf(MACVLAN_MODES, mode, 'private'), broadcastQueue }
+      return { macvlan: broadcastCutoff === undefined ? macvlan : { ...macvlan, broadcastCutoff } }
     }
     case 'ipvlan': {
       let mode = 0

@@ -225,7 +225,11 @@ function build(home: Netns, netns: Netns, spec: LinkSpec, stackOf: (stack: Stack
       if (siblings.some(c => c.data.macvlan?.mode === 'passthru')) refuse('EINVAL')
       if (siblings.length > 0 && spec.mode === 'passthru') refuse('EINVAL')
       return below(netns, spec, parent, link => {
-        link.data.macvlan = { mode: spec.mode }
+        const shared = siblings[0]?.data.macvlan?.broadcastCutoff ?? 1
+        const { mode, broadcastQueue = 1000, broadcastCutoff = shared } = spec
+        link.data.macvlan = { mode, broadcastQueue, broadcastCutoff }
+        // It is the parent's: all on it have the last one that was set.
+        for (const { data } of siblings) if (data.macvlan) data.macvlan.broadcastCutoff = broadcastCutoff
         if (spec.mode === 'passthru' && spec.mac === undefined) link.mac = parent.mac
       })
     }

@@ -60,7 +60,7 @@ export interface PortFlags {
 /** What a kind keeps besides the fields that all links have. */
 export interface KindData {
   vxlan?: { id: number; port: number; local?: string; learning: boolean; proxy: boolean; parent?: LinkRecord }
-  macvlan?: { mode: MacvlanMode }
+  macvlan?: { mode: MacvlanMode; broadcastQueue: number; broadcastCutoff: number }
   ipvlan?: { mode: IpvlanMode; flag: IpvlanFlag }
   vlan?: { id: number }
   bridge?: { vlanFiltering: boolean; multicastSnooping: boolean }

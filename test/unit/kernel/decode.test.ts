@@ -58,7 +58,7 @@ describe('links', () => {
       kind: 'macvlan',
       parent: 3,
       up: false,
-      info: { macvlan: { mode: 'passthru' } },
+      info: { macvlan: { mode: 'passthru', broadcastQueue: 1000 } },
     })
     expect(link('ip -d link show dev vx0')?.info).toEqual({
       vxlan: { id: 4097, port: 4789, local: '192.0.2.1', learning: false, proxy: true, parent: 3 },
