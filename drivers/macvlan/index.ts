@@ -12,7 +12,9 @@ const MacvlanOptions = z.strictObject({
   mtu: integer(68, 65535).optional().describe("bytes; default: the parent's"),
   broadcastCutoff: integer(-1, 2147483647)
     .optional()
-    .describe('up to so many receivers of a multicast address are served without queueing, -1: all; Linux 6.4'),
+    .describe(
+      'up to so many receivers of a multicast address are served without queueing, -1: all; Linux 6.4',
+    ),
   broadcastQueue: integer(0, 4294967295)
     .optional()
     .describe('packets that may wait to be copied to everybody; default: 1000; Linux 5.11'),
