@@ -1,11 +1,12 @@
 /** The other side of Docker's plugin protocol: offers drivers written to our contract to Docker Engine, or to another libcnm. */
 import { once } from 'node:events'
-import { chmod, mkdir, rm, stat } from 'node:fs/promises'
+import { chmod, rm, stat } from 'node:fs/promises'
 import * as http from 'node:http'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { CnmError, isCnmError } from '../../lib/base/errors'
+import { makeFolder } from '../../lib/base/folder'
 import { type Logger, SILENT } from '../../lib/base/log'
 
 /** One method of the protocol: what it is asked (parsed by `request`) and what it answers. */
@@ -89,7 +90,7 @@ export async function servePlugin(
 }
 
 async function makeRoom(socket: string): Promise<void> {
-  await mkdir(dirname(socket), { recursive: true })
+  makeFolder(dirname(socket))
   const present = await stat(socket).catch(() => undefined)
   if (!present) return
   if (!present.isSocket()) throw new CnmError('ERR_PLUGIN', `${socket} exists and is no socket`, { socket })

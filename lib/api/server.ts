@@ -1,9 +1,10 @@
 /** An HTTP server on a unix socket that only its owner may use. */
-import { existsSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
+import { existsSync, lstatSync, rmSync } from 'node:fs'
 import { createServer, type Server, ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { CnmError } from '../base/errors'
+import { makeFolder } from '../base/folder'
 import type { Router } from './router'
 
 export interface ListenOptions {
@@ -25,7 +26,7 @@ export async function listen(
   { headersTimeout = 10_000, requestTimeout = 30_000 }: ListenOptions = {},
 ): Promise<Listening> {
   await clearAway(path)
-  mkdirSync(dirname(path), { recursive: true })
+  makeFolder(dirname(path))
   const closing = new AbortController()
   const server = createServer({
     headersTimeout,

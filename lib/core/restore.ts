@@ -1,10 +1,11 @@
 /** Brings back what the store holds after a restart, and the kernel to it. */
 import { z } from 'zod'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { addressOf } from '../base/cidr'
 import { crowd } from '../base/crowd'
 import { isCnmError } from '../base/errors'
+import { makeFolder } from '../base/folder'
 import type { Driver } from '../driver/contract'
 import type { Stack } from '../kernel/kernel'
 import type { Network } from '../network'
@@ -76,7 +77,7 @@ function mayBegin({ runDir, settings, kernel, log, events }: Context): boolean {
 /** For {@link mayBegin} of the next run. */
 function noteStore({ runDir, settings, kernel }: Context): void {
   if (kernel.simulated || settings.dataDir === undefined) return
-  mkdirSync(runDir, { recursive: true })
+  makeFolder(runDir)
   writeFileSync(join(runDir, 'store'), `${settings.dataDir}\n`)
 }
 

@@ -1,7 +1,8 @@
-import { mkdir, readdir, stat } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { ErrorCode } from '../base/errors'
+import { makeFolder } from '../base/folder'
 import { type Binding, loadBinding } from './binding'
 import { isNativeError, systemError } from './errors'
 import type { Kernel, Stack, Step } from './kernel'
@@ -42,7 +43,7 @@ export class LinuxKernel implements Kernel {
     const stack = this.opened(source, path)
     try {
       if (await this.isBound(path, stack.inode)) return stack
-      await mkdir(dirname(path), { recursive: true, mode: 0o755 })
+      makeFolder(dirname(path), 0o755)
       this.binding.removeNetns(path)
       this.binding.bindNetns(stack.descriptor, path)
       return stack
@@ -139,7 +140,7 @@ async function inDirectory<T>(path: string, act: () => T | Promise<T>): Promise<
     return await act()
   } catch (error) {
     if (!hasErrno(error, constants.errno.ENOENT)) throw error
-    await mkdir(dirname(path), { recursive: true, mode: 0o755 })
+    makeFolder(dirname(path), 0o755)
     return act()
   }
 }

@@ -1,7 +1,8 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { CnmError, isCnmError } from '../base/errors'
+import { makeFolder } from '../base/folder'
 import { type Logger, SILENT } from '../base/log'
 import type { Store, StoredRecord, StoreWrite } from './contract'
 import { crc32, frame, unframe } from './frame'
@@ -136,7 +137,7 @@ export class LmdbStore implements Store {
     const { dataDir } = options
     const undo: Inverse[] = []
     try {
-      mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+      makeFolder(dataDir, 0o700)
       const unlock = lockFile(join(dataDir, 'store.lock'))
       undo.push(unlock)
       const store = new LmdbStore(options, unlock, undo)

@@ -1,6 +1,6 @@
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CnmError, isCnmError } from '../../base/errors'
+import { makeFolder } from '../../base/folder'
 import { SILENT } from '../../base/log'
 import type { FilePaths, FilesRequest, HostsEntry, OpenFiles, ResolverKind, SandboxFiles } from './contract'
 import { type HostResolvConf, hostResolvConf } from './follow'
@@ -56,7 +56,7 @@ class Files implements SandboxFiles {
       hostname: join(directory, 'hostname'),
     }
     this.#state = join(directory, 'written')
-    mkdirSync(directory, { recursive: true, mode: 0o755 })
+    makeFolder(directory, 0o755)
     this.#written = readWritten(this.#state)
     this.#host = hostResolvConf(request.resolvConf)
     this.#stop = this.#host.follow(() => this.#hostChanged())
