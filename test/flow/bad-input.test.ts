@@ -81,6 +81,12 @@ const OPTIONS: Row[] = [
     /icc.*must be true or false.*"maybe"/,
   ],
   [
+    'an unknown option where true would do, too',
+    () => Controller.open(any({ kernel: new MockKernel(), predefined: { brigde: 'cnm0' } })),
+    'ERR_INVALID_OPTION',
+    /options\.predefined\.brigde is not an option; did you mean bridge\?/,
+  ],
+  [
     "a label of Docker's, misspelt",
     net({ options: { 'com.docker.network.bridge.nmae': 'x' } }),
     'ERR_INVALID_OPTION',
