@@ -17,6 +17,9 @@ interface Options {
   mtu?: number
 }
 
+/** For `check`: the MTU of the network is that of its endpoints; the parent, and whoever else is on it, keeps its own. */
+const adopted = true
+
 /** `prefix`: of the dummy's name, 3 characters, so that 12 digits of the id fit IFNAMSIZ. */
 export async function makeParent(
   spec: NetworkSpec<Options>,
@@ -33,13 +36,14 @@ export async function makeParent(
   const state: NetworkState = { link, mtu, internal: spec.internal || parent === undefined }
   // A network that shares a link which we made shares the duty to remove it.
   const made = others.some(other => other.state.link === link && other.state.data?.made === true)
-  if (parent !== undefined && (await host.link(parent))) return { state: { ...state, data: { made } } }
+  if (parent !== undefined && (await host.link(parent)))
+    return { state: { ...state, data: { made, adopted } } }
   const add: Change =
     parent === undefined
-      ? { op: 'addLink', link: { kind: 'dummy', name: link, up: true } }
+      ? { op: 'addLink', link: { kind: 'dummy', name: link, ...(mtu !== undefined && { mtu }), up: true } }
       : { op: 'addLink', link: { kind: 'vlan', name: link, ...(await vlanOf(parent, host)), up: true } }
   return {
-    state: { ...state, data: { made: true } },
+    state: { ...state, data: { made: true, adopted } },
     plan: { changes: [add], undo: [{ op: 'removeLink', link, ifExists: true }] },
   }
 }

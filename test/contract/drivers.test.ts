@@ -8,9 +8,9 @@ driverSuite('bridge, isolated ports, IPv4 only', {
   options: { icc: false, mtu: 1400 },
   subnets: [['10.123.1.0/24'], ['10.123.2.0/24']],
 })
-for (const options of [{}, { hostAccess: true }, { mode: 'private' }])
+for (const options of [{ mtu: 1400 }, { hostAccess: true }, { mode: 'private' }])
   driverSuite(`macvlan ${JSON.stringify(options)}`, { makeDriver: () => macvlan() as Driver, options })
-for (const options of [{}, { hostAccess: true }, { mode: 'l3' }, { mode: 'l3s', flag: 'vepa' }])
+for (const options of [{ mtu: 1400 }, { hostAccess: true }, { mode: 'l3' }, { mode: 'l3s', flag: 'vepa' }])
   driverSuite(`ipvlan ${JSON.stringify(options)}`, { makeDriver: () => ipvlan() as Driver, options })
 driverSuite('host', { makeDriver: host, mode: 'host' })
 driverSuite('null', { makeDriver: nullDriver })

@@ -84,6 +84,8 @@ test.each(['macvlan', 'ipvlan'])(
       { op: 'addLink', link: { kind: 'vlan', name: 'eth0.11', parent: 'eth0', id: 11, up: true } },
       { op: 'addAddress', link: 'eth0.11', address: '10.11.0.1/24' },
     ])
+    // Else it would answer for its address on VLAN 11 to whoever asks on VLAN 10.
+    host().client.setSysctls({ 'net/ipv4/conf/all/arp_ignore': '1' })
     const before = await links()
     const tagged = { ipam: { config: [{ subnet: '10.10.0.0/24', gateway: '10.10.0.1' }] } }
     const network = await create(driver, { parent: 'uplink.10' }, tagged)

@@ -248,7 +248,14 @@ export class Interfaces {
     // There is no way back from here, and nobody comes by later for what is not a link: so once more.
     await applyLeniently(host, changes).catch(() => applyLeniently(host, changes))
     if (attachment.interface?.arrives === 'born') {
-      if (!attachment.interface.source) reaper.doom(this.#in.stack, join.interfaceName, grace)
+      // Alone on a parent, which may have room for one only (macvlan passthru), or for those of one kind: it goes at once.
+      if (!attachment.interface.source) {
+        const { stack } = this.#in
+        const link = join.interfaceName
+        await applyLeniently(stack, [{ op: 'removeLink', link, ifExists: true }]).catch(() =>
+          reaper.doom(stack, link, grace),
+        )
+      }
       this.#leaving.add(join.interfaceName)
       setTimeout(() => this.#leaving.delete(join.interfaceName), 5_000).unref()
     }

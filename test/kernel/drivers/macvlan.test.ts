@@ -1,103 +1,226 @@
-/** macvlan on the real kernel: sandboxes stand in the LAN of their parent, beside a machine that is no container. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { execFileSync } from 'node:child_process'
-import { Controller, LinuxKernel, type Stack } from 'libcnm'
+/** macvlan on the real kernel, by traffic: sandboxes stand in the LAN of their parent, beside a machine that is no container. */
+import type { Controller, Endpoint, Network, NetworkInput, Sandbox } from 'libcnm'
+import { bare, CLIENT, hostForEach, stackOf } from '../../support/host'
 
-const kernel = new LinuxKernel()
-let directory: string
-let host: Stack
-let lan: Stack
+const host = hostForEach()
+
 let controller: Controller
-
-beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'libcnm-macvlan-'))
-  host = await kernel.create(join(directory, 'host'))
-  lan = await kernel.create(join(directory, 'lan'))
-  await kernel.transact([
-    {
-      stack: host,
-      changes: [
-        { op: 'addLink', link: { kind: 'veth', name: 'nic', up: true, peer: { name: 'eth0', netns: lan } } },
-        { op: 'addAddress', link: 'nic', address: '192.0.2.10/24' },
-      ],
-    },
-    {
-      stack: lan,
-      changes: [
-        { op: 'addAddress', link: 'eth0', address: '192.0.2.1/24' },
-        { op: 'setLink', link: 'eth0', up: true },
-      ],
-    },
-  ])
-  controller = await Controller.open({ host: host.path, runDir: join(directory, 'run'), firewall: 'none' })
+beforeEach(async () => {
+  controller = await host().open({ firewall: 'none' })
 })
 
-afterAll(async () => {
-  await controller?.close()
-  for (const stack of [host, lan]) stack?.close()
-  for (const name of ['host', 'lan']) await kernel.remove(join(directory, name))
-  rmSync(directory, { recursive: true, force: true })
-})
+const LAN = [
+  { subnet: '192.0.2.0/24', ipRange: '192.0.2.64/26' },
+  { subnet: '2001:db8::/64', ipRange: '2001:db8::64:0/112' },
+]
+/** A machine of the LAN has it too; only a router leads there. */
+const BEYOND = '203.0.113.9'
 
-const pings = (key: string | undefined, address: string): boolean => {
-  try {
-    execFileSync('nsenter', [`--net=${key}`, 'ping', '-c', '1', '-W', '1', address], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
-}
-
-const network = (mode: string) =>
+const create = (options: Record<string, unknown>, more: Partial<NetworkInput> = {}) =>
   controller.createNetwork({
-    name: `lan-${mode}`,
+    name: 'lan',
     driver: 'macvlan',
-    options: { parent: 'nic', macvlan_mode: mode },
-    ipam: {
-      // The subnet of the parent itself, as is usual.
-      config: [{ subnet: '192.0.2.0/24', gateway: '192.0.2.1', ipRange: '192.0.2.64/26' }],
-    },
+    options: { parent: 'uplink', ...options },
+    ipam: { config: LAN, force: true },
+    ...more,
   })
 
-test.each([
-  ['bridge', true],
-  ['private', false],
-])('%s: the LAN is reached; sandboxes reach one another: %s', async (mode, among) => {
-  const before = (await host.links()).map(({ name }) => name).sort()
-  const made = await network(mode)
-  const sandboxes = []
-  for (const name of ['a', 'b']) {
-    const sandbox = await controller.createSandbox({ containerId: `${mode}-${name}`, files: false })
-    const endpoint = await made.createEndpoint({ name })
+interface Inhabitant {
+  sandbox: Sandbox
+  endpoint: Endpoint
+}
+
+async function inhabit(network: Network, ...names: string[]): Promise<Inhabitant[]> {
+  const made: Inhabitant[] = []
+  for (const name of names) {
+    const sandbox = await controller.createSandbox({ containerId: name, files: false, resolver: false })
+    const endpoint = await network.createEndpoint({ name })
     await endpoint.join(sandbox)
-    sandboxes.push({ sandbox, endpoint })
+    made.push({ sandbox, endpoint })
   }
-  const [a, b] = sandboxes
-  if (!a || !b) throw new Error('two sandboxes were made')
-  expect(a.endpoint.ipv4).toMatch(/^192\.0\.2\.6\d\/24$/)
-  expect(pings(a.sandbox.key, '192.0.2.1')).toBe(true)
-  expect(pings(a.sandbox.key, (b.endpoint.ipv4 as string).replace(/\/.*/, ''))).toBe(among)
+  return made
+}
+
+async function end(...networks: Network[]): Promise<void> {
   expect(await controller.check()).toEqual([])
-  await a.endpoint.leave()
-  await a.endpoint.join(a.sandbox)
-  expect(pings(a.sandbox.key, '192.0.2.1')).toBe(true)
-  for (const { sandbox } of sandboxes) await sandbox.delete()
-  await made.delete()
+  for (const sandbox of controller.sandboxes()) await sandbox.delete()
+  for (const network of networks) {
+    for (const endpoint of network.endpoints()) await endpoint.delete()
+    await network.delete()
+  }
   await controller.settle()
-  expect((await host.links()).map(({ name }) => name).sort()).toEqual(before)
+}
+
+const pings = (from: Inhabitant, address: string | undefined, seconds = 4) =>
+  host().ping(stackOf(from.sandbox), bare(address), { seconds })
+
+/** In both families. */
+const meet = async (a: Inhabitant, b: Inhabitant, seconds = 4) => {
+  const [four, six] = [await pings(a, b.endpoint.ipv4, seconds), await pings(a, b.endpoint.ipv6, seconds)]
+  expect(six).toBe(four)
+  return four
+}
+
+/** The client becomes a switch as well: a bridge has the other end of the uplink, and the client's addresses. */
+async function beSwitch(): Promise<void> {
+  const { client } = host()
+  await client.apply([
+    { op: 'addLink', link: { kind: 'bridge', name: 'switch', up: true, multicastSnooping: false } },
+    { op: 'removeAddress', link: 'eth0', address: `${CLIENT[4]}/24` },
+    { op: 'removeAddress', link: 'eth0', address: `${CLIENT[6]}/64` },
+    { op: 'setLink', link: 'eth0', master: 'switch' },
+    { op: 'addAddress', link: 'switch', address: `${CLIENT[4]}/24` },
+    { op: 'addAddress', link: 'switch', address: `${CLIENT[6]}/64` },
+  ])
+}
+const hairpin = (on: boolean) => host().client.apply([{ op: 'setPort', link: 'eth0', hairpin: on }])
+
+const defaults = async ({ sandbox }: Inhabitant) =>
+  (await stackOf(sandbox).routes({ table: 254 }))
+    .filter(({ destination }) => destination === '0.0.0.0/0' || destination === '::/0')
+    .map(({ gateway }) => gateway)
+
+describe.each([
+  ['bridge', true, true],
+  ['private', false, false],
+  ['vepa', false, true],
+])('%s', (mode, direct, bySwitch) => {
+  test(`the LAN is reached; neighbours: ${direct}, by a switch that turns frames round: ${bySwitch}`, async () => {
+    await beSwitch()
+    const network = await create({ mode })
+    const [a, b] = (await inhabit(network, 'a', 'b')) as [Inhabitant, Inhabitant]
+    expect((await stackOf(a.sandbox).link('eth0'))?.info?.macvlan?.mode).toBe(mode)
+    for (const address of [CLIENT[4], CLIENT[6]]) expect(await pings(a, address)).toBe(true)
+    expect(await meet(a, b, direct ? 4 : 1)).toBe(direct)
+    await hairpin(true)
+    expect(await meet(a, b, bySwitch ? 4 : 1)).toBe(bySwitch)
+    await hairpin(false)
+    if (!direct) expect(await meet(a, b, 1)).toBe(false)
+    await a.endpoint.leave()
+    await a.endpoint.join(a.sandbox)
+    expect(await pings(a, CLIENT[4])).toBe(true)
+    await end(network)
+  })
+})
+
+test('passthru: one interface has the parent; a second one, and other networks, are refused with the reason', async () => {
+  const network = await create({ mode: 'passthru' })
+  const [a] = (await inhabit(network, 'a')) as [Inhabitant]
+  for (const address of [CLIENT[4], CLIENT[6]]) expect(await pings(a, address)).toBe(true)
+  await host().serve(stackOf(a.sandbox), 80)
+  expect(await host().tcp(host().client, bare(a.endpoint.ipv4), 80)).toBe(CLIENT[4])
+  const second = await controller.createSandbox({ containerId: 'b', files: false, resolver: false })
+  const endpoint = await network.createEndpoint({ name: 'b' })
+  const before = await host().snapshot()
+  await expect(endpoint.join(second)).rejects.toMatchObject({
+    code: 'ERR_LINK_CONFLICT',
+    message: expect.stringMatching(/passthru.*alone.*give each its own/),
+  })
+  await host().assertAs(before, ['sysctls', 'files', 'nft', 'sockets'])
+  for (const mode of ['bridge', 'passthru'])
+    await expect(
+      create({ mode }, { name: 'other', ipam: { config: [{ subnet: '10.9.0.0/24' }] } }),
+    ).rejects.toMatchObject({
+      code: 'ERR_LINK_CONFLICT',
+      message: expect.stringMatching(/network lan .*already using parent interface uplink/),
+    })
+  // Whoever comes after it has the parent, whether it left or its sandbox ended.
+  await a.endpoint.leave()
+  await endpoint.join(second)
+  expect(await host().ping(stackOf(second), CLIENT[4])).toBe(true)
+  await second.delete()
+  await a.endpoint.join(a.sandbox)
+  expect(await pings(a, CLIENT[4])).toBe(true)
+  await end(network)
+})
+
+test('two networks share a parent; the end of one is nothing to the other', async () => {
+  const one = await create({})
+  const two = await create(
+    { mode: 'private' },
+    { name: 'two', ipam: { config: [{ subnet: '10.9.0.0/24' }] } },
+  )
+  const [a] = (await inhabit(one, 'a')) as [Inhabitant]
+  const [b] = (await inhabit(two, 'b')) as [Inhabitant]
+  await host().client.apply([{ op: 'addAddress', link: 'eth0', address: '10.9.0.250/24' }])
+  expect(await pings(b, '10.9.0.250')).toBe(true)
+  await expect(
+    create({ mode: 'passthru' }, { name: 'three', ipam: { config: [{ subnet: '10.8.0.0/24' }] } }),
+  ).rejects.toMatchObject({ code: 'ERR_LINK_CONFLICT' })
+  await b.sandbox.delete()
+  await b.endpoint.delete()
+  await two.delete()
+  expect(await pings(a, CLIENT[4])).toBe(true)
+  await end(one)
+})
+
+test('MAC and MTU are what was asked for, seen from the LAN; the host itself is out of reach', async () => {
+  const network = await create({ mtu: 1400 })
+  const sandbox = await controller.createSandbox({ containerId: 'a', files: false, resolver: false })
+  const endpoint = await network.createEndpoint({ name: 'a', mac: '02:00:00:00:12:34' })
+  await endpoint.join(sandbox)
+  const a = { sandbox, endpoint }
+  expect(await stackOf(sandbox).link('eth0')).toMatchObject({ mac: '02:00:00:00:12:34', mtu: 1400 })
+  expect(await host().ping(host().client, bare(endpoint.ipv4))).toBe(true)
+  const seen = (await host().client.neighbours()).find(({ address }) => address === bare(endpoint.ipv4))
+  expect(seen?.mac).toBe('02:00:00:00:12:34')
+  expect(await host().ping(stackOf(sandbox), CLIENT[4], { size: 1400 - 28 })).toBe(true)
+  expect(await host().ping(stackOf(sandbox), CLIENT[4], { size: 1401 - 28, seconds: 1 })).toBe(false)
+  expect(await pings(a, '192.0.2.1', 1)).toBe(false)
+  await end(network)
+})
+
+test.each([
+  ['named', {}, true],
+  ['none named', { gateway: false }, false],
+  ['named, but internal', { internal: true }, false],
+])(
+  'the way beyond the LAN, gateway %s',
+  async (_, {
+    gateway = true,
+    internal = false,
+  }: {
+    gateway?: boolean
+    internal?: boolean
+  }, beyond) => {
+    await host().client.apply([{ op: 'addAddress', link: 'eth0', address: `${BEYOND}/32` }])
+    const config = [{ ...LAN[0], ...(gateway && { gateway: CLIENT[4] }) }]
+    const network = await create({}, { internal, ipam: { config, force: true } })
+    const [a] = (await inhabit(network, 'a')) as [Inhabitant]
+    expect(await defaults(a)).toEqual(beyond ? [CLIENT[4]] : [])
+    expect(await pings(a, CLIENT[4])).toBe(true)
+    expect(await pings(a, BEYOND, beyond ? 4 : 1)).toBe(beyond)
+    await end(network)
+  },
+)
+
+/** Whoever listens hears what is sent to a group; how many may, before it is queued, is a matter of the parent. */
+test.each([
+  [
+    { broadcastCutoff: -1, broadcastQueue: 10 },
+    { broadcastCutoff: -1, broadcastQueue: 10 },
+  ],
+  [{ broadcastCutoff: '8' }, { broadcastCutoff: 8, broadcastQueue: 1000 }],
+  [
+    { bclim: '0', bcqueuelen: '64' },
+    { broadcastCutoff: 0, broadcastQueue: 64 },
+  ],
+])('broadcasts as configured: %j', async (options, wanted) => {
+  const network = await create(options)
+  const made = (await inhabit(network, 'a', 'b', 'c')) as [Inhabitant, Inhabitant, Inhabitant]
+  expect((await stackOf(made[0].sandbox).link('eth0'))?.info?.macvlan).toEqual({ mode: 'bridge', ...wanted })
+  // Who is asked as one of all answers with the address that it has.
+  const heard = host().run(host().client, 'ping', '-c', '2', '-W', '4', '-I', 'eth0', 'ff02::1')
+  for (const { endpoint } of made) expect(heard).toContain(`from ${bare(endpoint.ipv6)}`)
+  await end(network)
 })
 
 test('what it sends is limited inside; what it receives cannot be, and that is said', async () => {
-  const made = await network('bridge')
+  const network = await create({})
   const sandbox = await controller.createSandbox({ containerId: 'limited', files: false })
-  const endpoint = await made.createEndpoint({ name: 'limited', bandwidth: { egress: 8_000_000 } })
+  const endpoint = await network.createEndpoint({ name: 'limited', bandwidth: { egress: 8_000_000 } })
   await endpoint.join(sandbox)
-  const queue = () =>
-    execFileSync('nsenter', [`--net=${sandbox.key}`, 'tc', 'qdisc', 'show', 'dev', 'eth0'], {
-      encoding: 'utf8',
-    })
+  const queue = () => host().run(stackOf(sandbox), 'tc', 'qdisc', 'show', 'dev', 'eth0')
   expect(queue()).toMatch(/^qdisc tbf .* rate 8Mbit /)
   await expect(endpoint.setBandwidth({ ingress: 8_000_000, egress: null })).rejects.toMatchObject({
     code: 'ERR_UNSUPPORTED',
@@ -106,32 +229,19 @@ test('what it sends is limited inside; what it receives cannot be, and that is s
   expect(queue()).toMatch(/^qdisc tbf .* rate 8Mbit /)
   await endpoint.setBandwidth({ egress: null })
   expect(queue()).not.toMatch(/tbf/)
-  await sandbox.delete()
-  await made.delete()
+  await end(network)
 })
 
-test('a parent that is not there, and lo, are refused', async () => {
-  const create = (parent: string) =>
-    controller.createNetwork({
-      name: 'bad',
-      driver: 'macvlan',
-      options: { parent },
-      ipam: { config: [{ subnet: '198.51.100.0/24' }] },
-    })
-  await expect(create('lo')).rejects.toMatchObject({ name: 'CnmError' })
-  await expect(create('nowhere')).rejects.toMatchObject({ name: 'CnmError' })
+test.each([
+  ['lo', 'ERR_INVALID_OPTION', /lo is not a valid parent/],
+  ['nowhere', 'ERR_INVALID_OPTION', /there is no link nowhere.*eth0\.10/],
+  ['uplink.0', 'ERR_INVALID_OPTION', /uplink\.0 must be between 1 and 4094/],
+  ['uplink.4095', 'ERR_INVALID_OPTION', /uplink\.4095 must be between 1 and 4094/],
+  ['nowhere.10', 'ERR_LINK_NOT_FOUND', /no link nowhere to make nowhere\.10 on/],
+  ['../uplink', 'ERR_INVALID_NAME', /parent/],
+])('parent %s is refused, and nothing is left', async (parent, code, message) => {
+  const before = await host().snapshot()
+  await expect(create({ parent })).rejects.toMatchObject({ code, message: expect.stringMatching(message) })
   expect(controller.networks()).toEqual([])
-})
-
-test('the LAN of a parent stays the LAN: no other network takes its subnet', async () => {
-  const vlan = await controller.createNetwork({
-    name: 'elsewhere',
-    driver: 'macvlan',
-    options: { parent: 'nic' },
-    ipam: { config: [{ subnet: '198.51.100.0/24' }] },
-  })
-  await expect(
-    controller.createNetwork({ name: 'web', ipam: { config: [{ subnet: '192.0.2.128/25' }] } }),
-  ).rejects.toMatchObject({ code: 'ERR_HOST_ROUTE_CONFLICT', message: expect.stringContaining('dev nic') })
-  await vlan.delete()
+  await host().assertAs(before, ['sysctls', 'files', 'nft', 'sockets'])
 })
