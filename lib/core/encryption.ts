@@ -2,7 +2,7 @@
 import { isCnmError } from '../base/errors'
 import type { Keys } from '../cluster/keys'
 import type { DriverNetwork, Encryption as EncryptionDriver, Protection } from '../driver/contract'
-import type { Change, IpsecPolicy, IpsecState } from '../kernel/kernel'
+import type { Change, IpsecPolicy, IpsecState, Watch } from '../kernel/kernel'
 import { applyLeniently, type Context } from './context'
 import type { Difference } from './difference'
 import { tellProblem } from './problem'
@@ -12,6 +12,9 @@ import { tellProblem } from './problem'
  * their way to it.
  */
 const GRACE = 2_000
+
+/** Milliseconds. Several removals mostly come together. */
+const PAUSE = 20
 
 /** Packets after which a key is changed: a state ends at 2^32, where its nonces would begin again. */
 const MOST_PACKETS = 2 ** 31
@@ -33,6 +36,8 @@ export class Encryption {
   /** The kernel has, or may have, something of ours. */
   #touched = false
   #later: NodeJS.Timeout | undefined
+  #watch: Watch | undefined
+  #look: NodeJS.Timeout | undefined
 
   constructor(context: Context, keys: Keys, driver: EncryptionDriver, needs: () => EncryptionNeeds) {
     this.#context = context
@@ -57,6 +62,7 @@ export class Encryption {
     if (wanted.states.length || this.#touched) {
       const present = await this.#present()
       this.#touched = true
+      this.#hear()
       const { add, remove } = differences(wanted, present)
       if (add.length) await host.apply(add)
       const switched = add.some(({ op }) => op === 'setIpsecPolicy')
@@ -99,6 +105,40 @@ export class Encryption {
     }, milliseconds).unref()
   }
 
+  /** What others take away is noticed. What we take away comes here, too: then there is nothing to do. */
+  #hear(): void {
+    if (this.#watch) return
+    try {
+      this.#watch = this.#context.host.watch(['ipsec'], ({ topic }) => {
+        if (topic !== 'ipsec' && topic !== 'overrun') return
+        this.#look ??= setTimeout(() => {
+          this.#look = undefined
+          this.#mend().catch((error: unknown) => this.report(error))
+        }, PAUSE).unref()
+      })
+    } catch (error) {
+      // A kernel without IPsec has nothing to tell.
+      if (!isCnmError(error, 'ERR_KERNEL', 'ERR_UNSUPPORTED')) throw error
+    }
+  }
+
+  async #mend(): Promise<void> {
+    if (this.#context.closing) return
+    const lost = (await this.check()).filter(({ problem }) => problem === 'missing')
+    if (lost.length === 0 || this.#context.closing) return
+    await this.follow()
+    this.#context.log.warn('states or policies of IPsec were removed by somebody else, and were made anew')
+    this.#context.events.emit({
+      type: 'firewall.repaired',
+      problems: lost.map(({ message }) => ({
+        kind: 'missing',
+        message,
+        remedy: 'none: it was made anew',
+        details: {},
+      })),
+    })
+  }
+
   report(error: unknown): void {
     tellProblem(this.#context, 'what hosts send one another cannot be encrypted as it should be', error)
   }
@@ -137,6 +177,8 @@ export class Encryption {
 
   close(): void {
     clearTimeout(this.#later)
+    clearTimeout(this.#look)
+    this.#watch?.close()
   }
 }
 

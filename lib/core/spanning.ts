@@ -20,6 +20,7 @@ import { Encryption } from './encryption'
 import { dnsNames } from './names'
 import { tellProblem } from './problem'
 import type { NetworkRecord } from './records'
+import { TunnelGuard } from './tunnel-guard'
 
 /** A network's part on this host. */
 interface Presence {
@@ -46,8 +47,7 @@ export class Spanning {
   readonly #look: NodeJS.Timeout | undefined
   #following: Promise<unknown> = Promise.resolve()
   #settled = false
-  /** The rules that guard tunnels may be there. */
-  #guarded = false
+  readonly #guard: TunnelGuard
 
   constructor(context: Context, cluster: Cluster, keys: Keys, world: SpanningWorld) {
     this.#context = context
@@ -55,6 +55,12 @@ export class Spanning {
     this.#world = world
     this.#keys = keys
     this.#definitions = new Definitions(context, cluster, keys, world)
+    this.#guard = new TunnelGuard(context, {
+      networks: () => world.networks(),
+      ends: () => cluster.all('host').map(({ address }) => address),
+      isEncrypted: network => this.#isEncrypted(network),
+      isHere: ({ id }) => this.#present.has(id),
+    })
     const driver = [...context.drivers.values()].find(({ spanning }) => spanning?.encryption)?.spanning
     if (driver?.encryption) {
       this.#encryption = new Encryption(context, keys, driver.encryption, () => this.#needs(driver))
@@ -66,7 +72,7 @@ export class Spanning {
     }
     cluster.onChange(changes => this.#follow(changes))
     context.events.on('cluster.connected', () => this.#connected())
-    context.events.on('firewall.repaired', () => this.#guard())
+    context.events.on('firewall.repaired', () => this.#guard.look())
   }
 
   /** {@link Definitions.define} */
@@ -140,13 +146,13 @@ export class Spanning {
     const { host } = this.#context
     const driver = spanningOf(network)
     const plan = await driver.settle(network.forDriver, host)
-    const secret = this.#isSecretHere(network)
+    const secret = this.#isEncrypted(network)
     try {
       await host.apply(plan.changes ?? [])
       if (plan.sysctls) host.setSysctls(plan.sysctls)
       this.#expect(network, driver.link(network.forDriver))
       this.#present.set(network.id, { applied: new Map(), unknown: false, ends: new Set() })
-      if (secret) this.#guard({ strictly: true })
+      if (secret) this.#guard.follow({ strictly: true })
       await this.#sync(network)
     } catch (error) {
       this.#present.delete(network.id)
@@ -155,37 +161,6 @@ export class Spanning {
       if (secret) await this.#relax()
       throw error
     }
-  }
-
-  /**
-   * Tunnels take in what comes from hosts of the cluster only. Of all networks, since what a container here writes may be
-   * meant for a network of other hosts. Not before the hosts are known, nor without nftables; except for encrypted
-   * networks, which are nothing without it. `strictly`: throws when it cannot be.
-   */
-  #guard({ strictly = false } = {}): void {
-    const { host, firewall, name, log } = this.#context
-    const ends = this.#cluster.all('host').map(({ address }) => address)
-    const all = firewall.backend === 'nftables'
-    if (ends.length === 0 || (!all && !this.#hasSecrets && !this.#guarded)) return
-    const drivers = new Map<SpanningDriver, Network[]>()
-    for (const driver of this.#context.drivers.values()) if (driver.spanning) drivers.set(driver.spanning, [])
-    for (const network of this.#world.networks()) {
-      const { spanning } = network.implementation
-      if (spanning && (all || this.#isSecretHere(network))) drivers.get(spanning)?.push(network)
-    }
-    this.#guarded = all || this.#hasSecrets
-    for (const [driver, networks] of drivers)
-      try {
-        const text = driver.guard?.(
-          `${name}-tunnels`,
-          networks.map(({ forDriver }) => forDriver),
-          ends,
-        )
-        if (text) host.nft(text)
-      } catch (error) {
-        if (strictly) throw error
-        log.warn('the tunnels cannot be guarded against packets from elsewhere', { error })
-      }
   }
 
   #expect(network: Network, link: string | undefined): void {
@@ -205,7 +180,7 @@ export class Spanning {
     try {
       const plan = await spanningOf(network).settle(network.forDriver, host)
       await applyLeniently(host, plan.undo ?? [])
-      if (this.#isSecretHere(network)) await this.#relax()
+      if (this.#isEncrypted(network)) await this.#relax()
     } catch (error) {
       log.warn(`this host's part of network ${network.name} could not be removed`, { error })
     }
@@ -249,7 +224,7 @@ export class Spanning {
         touched.set(networkId, (touched.get(networkId) ?? new Set()).add(id))
       }
     }
-    if (changes.some(({ kind }) => kind === 'network' || kind === 'host')) this.#guard()
+    if (changes.some(({ kind }) => kind === 'network' || kind === 'host')) this.#guard.follow()
     for (const [networkId, ids] of touched) {
       const network = this.#world.networkById(networkId)
       if (!network || !this.#present.has(networkId)) continue
@@ -296,7 +271,7 @@ export class Spanning {
       if (before) gone.push(...driver.reach(network.forDriver, before).undo)
       if (after) changes.push(...driver.reach(network.forDriver, after).changes)
     }
-    const secret = this.#isSecretHere(network)
+    const secret = this.#isEncrypted(network)
     if (gone.length) await applyLeniently(host, gone)
     // Encrypted before it is reachable.
     if (secret) for (const { vtep } of wanted.values()) presence.ends.add(vtep)
@@ -321,19 +296,15 @@ export class Spanning {
 
   /* ------------------------------------------------------------------ encrypted networks */
 
-  #isSecretHere(network: Network): boolean {
+  #isEncrypted(network: Network): boolean {
     return network.implementation.spanning?.encryption?.of(network.forDriver) ?? false
-  }
-
-  get #hasSecrets(): boolean {
-    return this.#secrets().length > 0
   }
 
   /** Encrypted networks that this host has a part of. */
   #secrets(): Network[] {
     return [...this.#present.keys()]
       .flatMap(id => this.#world.networkById(id) ?? [])
-      .filter(network => this.#isSecretHere(network))
+      .filter(network => this.#isEncrypted(network))
   }
 
   #needs(driver: SpanningDriver) {
@@ -349,7 +320,7 @@ export class Spanning {
 
   /** An encrypted network has no part here any more. */
   async #relax(): Promise<void> {
-    this.#guard()
+    this.#guard.follow()
     await this.#encryption?.follow().catch((error: unknown) => this.#encryption?.report(error))
   }
 
@@ -381,28 +352,18 @@ export class Spanning {
 
   async check(): Promise<Difference[]> {
     const found = (await this.#encryption?.check()) ?? []
-    if (this.#hasSecrets && !this.#isGuarded())
+    if (!this.#guard.isIntact)
       found.push({
-        kind: 'encryption',
+        kind: this.#guard.isNeeded ? 'encryption' : 'firewall',
         problem: 'missing',
-        message: `the host lacks table ${this.#context.name}-tunnels, which keeps plain packets of encrypted networks off`,
+        message: `table ${this.#context.name}-tunnels of the host is not as it should be: it keeps packets from elsewhere out of the tunnels, and plain ones off encrypted networks`,
         fix: { by: 'encryption' },
       })
     return found
   }
 
-  #isGuarded(): boolean {
-    // A model of the kernel keeps rules as text, and lists none.
-    if (this.#context.kernel.simulated) return true
-    try {
-      return this.#context.host.nft('list tables inet').includes(`${this.#context.name}-tunnels`)
-    } catch {
-      return false
-    }
-  }
-
   async repair(): Promise<void> {
-    this.#guard({ strictly: true })
+    this.#guard.follow({ strictly: true })
     await this.#encryption?.follow()
   }
 
@@ -447,8 +408,8 @@ export class Spanning {
           if (network.implementation.spanning && !this.#cluster.get('network', network.id))
             await this.#definitions.vanish(network)
         await this.#context.services?.reconcile()
-        this.#guard()
-        if (this.#hasSecrets) await this.#keys.ensure()
+        this.#guard.follow()
+        if (this.#guard.isNeeded) await this.#keys.ensure()
         if (!first) return
         await this.#cluster.claims.sweep(this.#cluster.all('network'))
         this.#encryption?.distrust()
@@ -465,6 +426,7 @@ export class Spanning {
     clearInterval(this.#look)
     await this.idle()
     this.#encryption?.close()
+    this.#guard.close()
   }
 
   /** Until what the mirror has told so far is in the kernel. */

@@ -447,7 +447,7 @@ export interface RouteSpec {
 
 /* ---------------------------------------------------------------- what happens */
 
-export type Topic = 'link' | 'address' | 'route' | 'rule' | 'neighbour' | 'nft'
+export type Topic = 'link' | 'address' | 'route' | 'rule' | 'neighbour' | 'nft' | 'ipsec'
 
 export type KernelEvent =
   | { topic: 'link'; change: 'set' | 'removed'; link: Link }
@@ -457,5 +457,7 @@ export type KernelEvent =
   | { topic: 'neighbour'; change: 'set' | 'removed'; neighbour: Neighbour }
   /** Somebody (perhaps we) changed the ruleset: `table` is the table touched, `pid` the netlink port of the changer if known. */
   | { topic: 'nft'; change: 'set' | 'removed'; object: string; family: string; table?: string; pid?: number }
+  /** A state or policy of IPsec went: which, look for yourself. */
+  | { topic: 'ipsec'; change: 'removed' }
   /** The socket overran (ENOBUFS): some events were lost; look for yourself. */
   | { topic: 'overrun' }

@@ -260,3 +260,19 @@ test('a join that fails at any call for the encryption leaves nothing, and can b
     { skip: ({ op }) => !/Ipsec|nft/.test(op) },
   )
 })
+
+test('states and policies that somebody removes are there again at once, and it is told', async () => {
+  const { all } = await scene()
+  const [a] = all as [Host]
+  const before = { states: states(a).length, policies: policies(a) }
+  const told: string[] = []
+  a.controller.on('firewall.repaired', ({ problems }) => told.push(...problems.map(({ message }) => message)))
+  const stack = await a.kernel.open()
+  for (const state of await stack.ipsecStates()) await stack.apply([{ op: 'removeIpsecState', state }])
+  for (const policy of policies(a)) await stack.apply([{ op: 'removeIpsecPolicy', policy }])
+  expect(states(a)).toEqual([])
+  await until(() => states(a).length === before.states && policies(a).length === before.policies.length)
+  await until(() => told.length > 0)
+  expect(told.join()).toMatch(/the host lacks the IPsec (state|policy)/)
+  expect(await a.controller.check()).toEqual([])
+})

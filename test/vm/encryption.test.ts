@@ -213,53 +213,66 @@ describe.each([4, 6] as const)('over IPv%i', family => {
     const received = async ({ endpoint }: Container) =>
       (await host.stack.links()).find(({ name }) => name === `vx-${endpoint.network.id.slice(0, 12)}`)
         ?.statistics.rxPackets
-    // A host whose own rules are gone: nothing marks what it sends.
-    net.host(1).stack.nft(`delete table inet ${net.host(1).controller.name}-tunnels`)
+    // Somebody on the wire who has the address of another host.
+    const stranger = await impostor(net.host(1).address)
     const before = [await received(victim), await received(open)]
-    for (const { endpoint } of [victim, open]) await sendFrame(net.host(1).stack, host.address, endpoint)
+    for (const { endpoint } of [victim, open]) await sendFrame(stranger, host.address, endpoint)
     await until(async () => (await received(open)) !== before[1], 'the plain network’s comes through')
     expect(await received(victim)).toBe(before[0])
-    expect((await net.host(1).controller.check()).map(({ kind }) => kind)).toEqual(['encryption'])
-    await net.host(1).controller.repair()
-    // Now the same datagram is encrypted on its way, and taken.
-    await sendFrame(net.host(1).stack, host.address, victim.endpoint)
-    await until(async () => (await received(victim)) !== before[0], 'encrypted it comes through')
   })
 
-  test('without policies nothing leaves: not in the clear either; repair mends it', async () => {
+  test('the rules that mark what is to be encrypted are deleted: they are there again at once, and it is told', async () => {
+    const { controller, stack } = net.host(1)
+    const told: string[] = []
+    controller.on('firewall.repaired', ({ problems }) => told.push(...problems.map(({ message }) => message)))
+    stack.nft(`delete table inet ${controller.name}-tunnels`)
+    await until(() => told.length > 0, 'it is told')
+    expect(await controller.check()).toEqual([])
     const [one, two] = pair('web')
-    const { stack, controller } = net.host(1)
-    const policies = await stack.ipsecPolicies()
-    expect(policies).toHaveLength(1)
-    await stack.apply(policies.map(policy => ({ op: 'removeIpsecPolicy', policy })))
     sniffer.take()
-    expect(() =>
-      net.base.run(
-        one.stack,
-        'ping',
-        '-c',
-        '2',
-        '-W',
-        '2',
-        '-p',
-        Buffer.from(SECRET).toString('hex'),
-        two.ipv4,
-      ),
-    ).toThrow()
+    whisper(one, two.ipv4)
+    expect(seen().readable).toBe(false)
+  })
+
+  test('without policies nothing leaves: not in the clear either; a start mends it', async () => {
+    const [, two] = pair('web')
+    const host = net.host(1)
+    // The controller's own handle is closed with it.
+    const inside = await net.base.kernel.open(pair('web')[0].sandbox.key)
+    await host.controller.close()
+    const policies = await host.stack.ipsecPolicies()
+    expect(policies).toHaveLength(1)
+    await host.stack.apply(policies.map(policy => ({ op: 'removeIpsecPolicy', policy })))
+    sniffer.take()
+    const words = ['-c', '2', '-W', '2', '-p', Buffer.from(SECRET).toString('hex'), two.ipv4]
+    expect(() => net.base.run(inside, 'ping', ...words)).toThrow()
     expect(seen()).toEqual({ esp: 0, readable: false })
-    expect((await controller.check()).map(({ kind, problem }) => `${kind} ${problem}`)).toEqual([
-      'encryption missing',
-    ])
-    await controller.repair()
-    expect(await net.base.ping(one.stack, two.ipv4, { seconds: 20 })).toBe(true)
+    await net.restart(host)
+    await until(() => net.base.ping(inside, two.ipv4, { seconds: 20 }), 'it is mended')
+    inside.close()
+  })
+
+  test('states and policies that somebody removes are there again at once, and it is told', async () => {
+    const { stack, controller } = net.host(1)
+    const told: string[] = []
+    controller.on('firewall.repaired', ({ problems }) => told.push(...problems.map(({ message }) => message)))
+    const before = (await stack.ipsecStates()).map(({ spi }) => spi).sort()
+    net.base.run(stack, 'ip', 'xfrm', 'state', 'flush')
+    net.base.run(stack, 'ip', 'xfrm', 'policy', 'flush')
+    await until(() => told.length > 0, 'it is told')
+    await until(async () => (await controller.check()).length === 0, 'it is as it was')
+    expect((await stack.ipsecStates()).map(({ spi }) => spi).sort()).toEqual(before)
+    const inside = await net.base.kernel.open(controller.sandbox('web1').key)
+    expect(await net.base.ping(inside, pair('web')[1].ipv4, { seconds: 20 })).toBe(true)
+    inside.close()
   })
 
   test('a controller restarts: its states stay, and the flow with them', async () => {
-    const [one, two] = pair('web')
+    const [, two] = pair('web')
     const host = net.host(1)
     const before = await host.stack.ipsecStates()
     // The controller's own handle is closed with it.
-    const inside = await net.base.kernel.open(one.sandbox.key)
+    const inside = await net.base.kernel.open(host.controller.sandbox('web1').key)
     await host.controller.close()
     expect(await net.base.ping(inside, two.ipv4, { seconds: 20 })).toBe(true)
     await net.restart(host)
@@ -269,6 +282,31 @@ describe.each([4, 6] as const)('over IPv%i', family => {
     expect(await net.base.ping(inside, two.ipv4, { seconds: 20 })).toBe(true)
     inside.close()
   })
+
+  /** A namespace on the wire, that sends from the address and answers for nobody. */
+  async function impostor(address: string): Promise<Stack> {
+    const stack = await net.base.namespace('stranger')
+    stack.setSysctls({ 'net/ipv6/conf/default/accept_dad': '0', 'net/ipv4/conf/all/arp_ignore': '1' })
+    const link = {
+      kind: 'veth' as const,
+      name: 'stranger',
+      master: 'wire',
+      up: true,
+      peer: { name: 'uplink', netns: stack, up: true },
+    }
+    await net.base.kernel.transact([
+      { stack: net.wire, changes: [{ op: 'addLink', link }] },
+      {
+        stack,
+        changes: [
+          { op: 'setLink', link: 'lo', up: true },
+          { op: 'addAddress', link: 'lo', address: `${address}/${family === 4 ? 32 : 128}` },
+          { op: 'addAddress', link: 'uplink', address: family === 4 ? '192.0.2.77/24' : '2001:db8::77/64' },
+        ],
+      },
+    ])
+    return stack
+  }
 
   /** A whole VXLAN datagram, by an ordinary socket of the host. */
   async function sendFrame(from: Stack, address: string, endpoint: Container['endpoint']): Promise<void> {
@@ -281,9 +319,10 @@ describe.each([4, 6] as const)('over IPv%i', family => {
       Buffer.alloc(60, 8),
     ])
     const socket = createSocket(family === 4 ? 'udp4' : 'udp6')
-    const any = family === 4 ? '0.0.0.0' : '::'
     await new Promise<void>(ready =>
-      socket.bind({ fd: from.openSocket({ type: 'udp', address: any, port: 0 }) }, () => ready()),
+      socket.bind({ fd: from.openSocket({ type: 'udp', address: net.host(1).address, port: 0 }) }, () =>
+        ready(),
+      ),
     )
     for (let n = 0; n < 5; n++) await new Promise(sent => socket.send(frame, 4789, address, sent))
     socket.close()

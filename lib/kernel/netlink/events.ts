@@ -32,7 +32,7 @@ import { decodeRoute } from './route'
 import { decodeRule } from './rule'
 
 /** The multicast groups of NETLINK_ROUTE in which the topic is told. */
-export const ROUTE_GROUPS: Record<Exclude<Topic, 'nft'>, number[]> = {
+export const ROUTE_GROUPS: Record<Exclude<Topic, 'nft' | 'ipsec'>, number[]> = {
   link: [RTNLGRP_LINK],
   address: [RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
   route: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],

@@ -21,6 +21,10 @@ const XFRMA_MARK = 21
 const XFRM_POLICY_OUT = 1
 const IPPROTO_ESP = 50
 const IPPROTO_UDP = 17
+/** XFRMNLGRP_SA, XFRMNLGRP_POLICY */
+export const XFRM_GROUPS = [3, 4]
+/** States and policies that go: one (DELSA, DELPOLICY), or all (FLUSHSA, FLUSHPOLICY). */
+const REMOVALS = new Set([0x11, 0x14, 0x1c, 0x1d])
 /** No limit. */
 const XFRM_INF = 0xffff_ffff_ffff_ffffn
 const ALGORITHM = 'rfc4106(gcm(aes))'
@@ -166,6 +170,8 @@ export function encodeGetPolicies(w: Writer): void {
   w.dump(XFRM_MSG_GETPOLICY)
   w.end()
 }
+
+export const isIpsecRemoval = ({ type }: Messages): boolean => REMOVALS.has(type)
 
 function text(message: Messages, at: number, family: number): string {
   return ipText(message.bytes(at, family === AF_INET6 ? 16 : 4))

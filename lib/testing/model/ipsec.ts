@@ -16,6 +16,7 @@ export function applyIpsec(machine: Machine, netns: Netns, change: IpsecChange):
     }
     case 'removeIpsecState':
       remove(netns.ipsecStates, each => sameState(each, change.state), 'ESRCH')
+      machine.emit(netns, { topic: 'ipsec', change: 'removed' })
       return
     case 'setIpsecPolicy': {
       const { policy } = change
@@ -25,6 +26,7 @@ export function applyIpsec(machine: Machine, netns: Netns, change: IpsecChange):
     }
     case 'removeIpsecPolicy':
       remove(netns.ipsecPolicies, each => samePolicy(each, change.policy), 'ENOENT')
+      machine.emit(netns, { topic: 'ipsec', change: 'removed' })
   }
 }
 

@@ -3,7 +3,7 @@ import type { DriverNetwork } from 'libcnm'
 import { guard } from '../../../drivers/overlay/guard'
 import type { OverlayOptions } from '../../../drivers/overlay/options'
 import { isCnmError } from '../../../lib/base/errors'
-import { Underlay } from '../../support/underlay'
+import { Underlay, until } from '../../support/underlay'
 
 jest.setTimeout(120_000)
 
@@ -34,6 +34,33 @@ test('a network is made and joined, or the kernel’s lack of ESP is told; eithe
   }
   expect(await stack.ipsecStates()).toEqual([])
 })
+
+test.each([
+  ['deleted', (table: string) => `delete table inet ${table}`],
+  ['emptied', (table: string) => `flush table inet ${table}`],
+  ['changed', (table: string) => `flush set inet ${table} ends4`],
+])(
+  'the table that guards tunnels is %s by somebody: it is there again at once, and it is told',
+  async (_, act) => {
+    const { controller, stack } = net.host(1)
+    const table = `${controller.name}-tunnels`
+    const network = await controller.createNetwork({ name: 'plain', driver: 'overlay' })
+    const list = () => stack.nft(`list table inet ${table}`)
+    const before = list()
+    const told: string[] = []
+    const listen = ({ problems }: { problems: { message: string }[] }) =>
+      void told.push(...problems.map(({ message }) => message))
+    controller.on('firewall.repaired', listen)
+    stack.nft(act(table))
+    await until(() => told.length > 0, 'it is told')
+    expect(told).toEqual([expect.stringContaining(table)])
+    expect(list()).toBe(before)
+    expect(await controller.check()).toEqual([])
+    controller.off('firewall.repaired', listen)
+    await network.delete()
+    await until(() => !stack.nft('list tables').includes(table), 'it is gone')
+  },
+)
 
 test('nftables takes the rules', () => {
   const network = (vni: number, encrypted: boolean, link?: string) =>
