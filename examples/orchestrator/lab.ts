@@ -7,9 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Controller, type ControllerInput, LinuxKernel, type Stack } from 'libcnm'
 import { MemoryCluster } from 'libcnm/testing'
+import { type OwnEtcd, startEtcd } from './etcd'
 
 /** Seconds after which a host that is silent is given up by the others. */
 const LEASE = 2
+
+/** What the hosts share: an etcd of the lab's own, one that is there, or a store in this process that stands for it. */
+export type Store = 'etcd' | 'memory' | { endpoints: string[] }
 
 export interface Host {
   readonly name: string
@@ -25,23 +29,32 @@ export class Lab {
   outside!: Stack
   readonly #directory = mkdtempSync(join(tmpdir(), 'libcnm-lab-'))
   readonly #stacks: Stack[] = []
-  readonly #store = new MemoryCluster()
-  readonly #etcd: string[] | undefined
+  readonly #memory = new MemoryCluster()
+  #etcd: string[] | undefined
+  #own: OwnEtcd | undefined
 
-  private constructor(etcd: string[] | undefined) {
-    this.#etcd = etcd
+  private constructor() {}
+
+  static async build(count: number, store: Store): Promise<Lab> {
+    const lab = new Lab()
+    try {
+      await lab.#build(count, store)
+      return lab
+    } catch (error) {
+      await lab.close()
+      throw error
+    }
   }
 
-  /** `etcd`: addresses of its members; without, a store in this process stands for it. */
-  static async build(count: number, etcd?: string[]): Promise<Lab> {
-    const lab = new Lab(etcd)
-    lab.outside = await lab.#namespace('outside')
-    await lab.outside.apply([
+  async #build(count: number, store: Store): Promise<void> {
+    if (store === 'etcd') this.#own = await startEtcd(this.#directory)
+    this.#etcd = this.#own ? [this.#own.endpoint] : typeof store === 'object' ? store.endpoints : undefined
+    this.outside = await this.#namespace('outside')
+    await this.outside.apply([
       { op: 'addLink', link: { kind: 'bridge', name: 'wire', up: true } },
       { op: 'addAddress', link: 'wire', address: '192.0.2.254/24' },
     ])
-    for (let n = 1; n <= count; n++) await lab.#add(`host${n}`, `192.0.2.${n}`)
-    return lab
+    for (let n = 1; n <= count; n++) await this.#add(`host${n}`, `192.0.2.${n}`)
   }
 
   async #namespace(name: string): Promise<Stack> {
@@ -68,7 +81,7 @@ export class Lab {
   /** The host's controller begins, or begins again with what it knew. */
   async start(host: Host): Promise<void> {
     const { name, address } = host
-    const store = this.#etcd ? { endpoints: this.#etcd } : { backend: this.#store.backend() }
+    const store = this.#etcd ? { endpoints: this.#etcd } : { backend: this.#memory.backend() }
     const options: ControllerInput = {
       name: `lab-${name}`,
       host: join(this.#directory, name),
@@ -99,7 +112,8 @@ export class Lab {
       stack.close()
       await this.kernel.remove(stack.path as string)
     }
-    this.#store.close()
+    this.#memory.close()
+    await this.#own?.stop()
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }

@@ -1,6 +1,6 @@
 /** The whole of it: deploys, rolls an update under load, loses a host, and gets it back. */
 import { drawTopology } from 'libcnm'
-import { type Host, Lab } from './lab'
+import { type Host, Lab, type Store } from './lab'
 import { Load } from './load'
 import { Orchestrator } from './orchestrator'
 import { program } from './program'
@@ -16,8 +16,8 @@ export interface Outcome {
   pictures: string[]
 }
 
-export async function play(say: (text: string) => void, etcd?: string[]): Promise<Outcome> {
-  const lab = await Lab.build(3, etcd)
+export async function play(say: (text: string) => void, store: Store): Promise<Outcome> {
+  const lab = await Lab.build(3, store)
   const orchestrator = new Orchestrator(say)
   const alive = () => lab.hosts.filter(({ controller }) => controller)
   let load: Load | undefined

@@ -7,6 +7,7 @@ import { randomHex } from '../base/ids'
 import { Claims } from './claims'
 import { type Backend, type ClusterHost, type Condition, type KeyValue, MAX_OPERATIONS } from './contract'
 import { type ClusterChange, idOf, Mirror } from './mirror'
+import { Published } from './published'
 import { type ClusterKind, encode, type RecordOf } from './records'
 
 export interface ClusterOptions {
@@ -54,8 +55,14 @@ export class Cluster {
   readonly #backend: Backend
   readonly #mirror: Mirror
   readonly #listeners = new Set<(changes: ClusterChange[]) => void>()
-  /** What this host publishes as long as it lives: key of the record → text. */
-  readonly #published = new Map<string, { kind: ClusterKind; id: string; text: string }>()
+  readonly #published = new Published({
+    connected: () => this.connected,
+    put: async (key, text, conditions = []) => {
+      const write =
+        text === undefined ? { remove: [key] } : { put: [{ key, value: text, lease: this.#lease }] }
+      return (await this.#ask(() => this.#backend.transact({ if: conditions, ...write }))).done
+    },
+  })
   #lease: string | undefined
   #watch: { close(): void } | undefined
   #renewal: NodeJS.Timeout | undefined
@@ -148,45 +155,19 @@ export class Cluster {
     const id = idOf(kind, value) as string
     const key = this.keyOf(kind, id)
     await this.ready()
-    const text = encode(kind, value)
-    const before = this.#published.get(key)
-    this.#published.set(key, { kind, id, text })
-    try {
-      const { done } = await this.#ask(() =>
-        this.#backend.transact({ if: conditions, put: [{ key, value: text, lease: this.#lease }] }),
-      )
-      if (done) return true
-    } catch (error) {
-      this.#unpublish(key, before)
-      throw error
-    }
-    this.#unpublish(key, before)
-    return false
+    return this.#published.publish(key, { kind, id, text: encode(kind, value) }, conditions)
   }
 
   /** {@link publish} of what is so already and cannot be refused: written now, or as soon as the store is back. */
   republish<K extends ClusterKind>(kind: K, value: RecordOf<K>): void {
     const id = idOf(kind, value) as string
     const key = this.keyOf(kind, id)
-    const text = encode(kind, value)
-    if (this.#published.get(key)?.text === text) return
-    this.#published.set(key, { kind, id, text })
-    if (!this.connected) return
-    void this.#ask(() => this.#backend.transact({ put: [{ key, value: text, lease: this.#lease }] })).catch(
-      () => {},
-    )
-  }
-
-  #unpublish(key: string, before: { kind: ClusterKind; id: string; text: string } | undefined): void {
-    if (before) this.#published.set(key, before)
-    else this.#published.delete(key)
+    this.#published.republish(key, { kind, id, text: encode(kind, value) })
   }
 
   /** Never throws: what cannot be withdrawn now goes when the store is back, or with the lease. */
   async withdraw(kind: ClusterKind, id: string): Promise<void> {
-    const key = this.keyOf(kind, id)
-    if (!this.#published.delete(key) || !this.connected) return
-    await this.#ask(() => this.#backend.transact({ remove: [key] })).catch(() => {})
+    await this.#published.withdraw(this.keyOf(kind, id))
   }
 
   /** Waits a while for the connection. Throws ERR_CLUSTER_UNAVAILABLE, ERR_CLUSTER_DENIED, ERR_CLOSED. */
@@ -297,11 +278,12 @@ export class Cluster {
     if (this.closed) return watch.close()
     this.#watch = watch
     await this.#takeName(listing.entries)
-    await this.#publishAll(listing.entries, held)
+    const sent = await this.#publishAll(listing.entries, held)
     await this.claims.reconcile()
     if (this.closed || this.#watch !== watch)
       throw this.#error ?? new CnmError('ERR_CLOSED', 'the cluster was left')
     this.#state = 'connected'
+    this.#published.resume(sent)
     this.#tell(this.#mirror.replace(listing))
     this.#progress(listing.revision)
     const waiting = early
@@ -339,19 +321,21 @@ export class Cluster {
   /**
    * What this host has is published, with the present lease; what it had and has no more is withdrawn. `held`: the lease is the
    * one of before, so what is there to the letter stays as it is: hosts that all come back at once would wake all others
-   * with every record.
+   * with every record. Resolves to what is there then.
    */
-  async #publishAll(entries: KeyValue[], held: boolean): Promise<void> {
+  async #publishAll(entries: KeyValue[], held: boolean): Promise<Map<string, string>> {
+    const sent = this.#published.texts()
     const own = entries.filter(
       ({ key, value }) => key.startsWith(this.keyOf('endpoint', '')) && hostOf(value) === this.host.name,
     )
-    const remove = own.filter(({ key }) => !this.#published.has(key)).map(({ key }) => key)
+    const remove = own.filter(({ key }) => !sent.has(key)).map(({ key }) => key)
     const there = new Map(held ? entries.map(({ key, value }) => [key, value]) : [])
-    const put = [...this.#published]
-      .filter(([key, { text }]) => there.get(key) !== text)
-      .map(([key, { text }]) => ({ key, value: text, lease: this.#lease }))
+    const put = [...sent]
+      .filter(([key, text]) => there.get(key) !== text)
+      .map(([key, value]) => ({ key, value, lease: this.#lease }))
     for (const part of chunks(remove)) await this.#backend.transact({ remove: part })
     for (const part of chunks(put)) await this.#backend.transact({ put: part })
+    return sent
   }
 
   async #renew(): Promise<void> {

@@ -120,7 +120,9 @@ export class Underlay {
       },
     }
     const controller = await Controller.open(all)
-    controller.on('problem', ({ message, error }) => console.error(name, message, error))
+    controller.on('problem', ({ message, error }) =>
+      console.error(`${name}: ${message}: ${String((error as Error | undefined)?.message ?? error)}`),
+    )
     this.hosts.push({ name, number, stack, address: addresses[this.#family], line, options: all, controller })
   }
 

@@ -364,3 +364,77 @@ describe('addresses', () => {
     expect(await claims.take('other', ids[0])).toBe(ids[0])
   })
 })
+
+describe('what is published changes', () => {
+  const first = endpoint(1, 'a')
+  const key = `/libcnm/state/endpoint/${NETWORK}/${id(1)}`
+  const stored = () => {
+    const text = store.snapshot()[key]
+    return text && (JSON.parse(text) as { value: EndpointRecord }).value.name
+  }
+  /** Holds back the call that puts or removes the key, the `nth` of them, until it is let go. */
+  function hold(backend: MemoryBackend, nth: number) {
+    const transact = backend.transact.bind(backend)
+    let seen = 0
+    let letGo = () => {}
+    const gate = new Promise<void>(resolve => {
+      letGo = resolve
+    })
+    backend.transact = async transaction => {
+      const concerns = [
+        ...(transaction.put ?? []).map(put => put.key),
+        ...(transaction.remove ?? []),
+      ].includes(key)
+      if (concerns && ++seen === nth) await gate
+      return transact(transaction)
+    }
+    return { letGo: () => letGo(), seen: () => seen }
+  }
+
+  test('twice in a row: however long the first takes, the second is what stays', async () => {
+    const [a] = (await hosts('a')) as [Host]
+    await a.cluster.publish('endpoint', first)
+    const { letGo } = hold(a.backend, 1)
+    a.cluster.republish('endpoint', { ...first, name: 'second' })
+    a.cluster.republish('endpoint', { ...first, name: 'third' })
+    await new Promise(resolve => setTimeout(resolve, 20))
+    letGo()
+    await until(() => stored() === 'third')
+    await new Promise(resolve => setTimeout(resolve, 20))
+    expect(stored()).toBe('third')
+  })
+
+  test('while the connection is made anew: it is not missed', async () => {
+    const [a] = (await hosts('a')) as [Host]
+    await a.cluster.publish('endpoint', first)
+    await a.cluster.publish('endpoint', endpoint(2, 'a'))
+    a.backend.cut = true
+    await until(() => !a.cluster.connected)
+    store.expire('1')
+    const { letGo, seen } = hold(a.backend, 1)
+    a.backend.cut = false
+    await until(() => seen() === 1)
+    expect(a.cluster.connected).toBe(false)
+    a.cluster.republish('endpoint', { ...first, name: 'second' })
+    await a.cluster.withdraw('endpoint', `${NETWORK}/${id(2)}`)
+    letGo()
+    await until(() => a.cluster.connected && stored() === 'second')
+    await until(() => !(`/libcnm/state/endpoint/${NETWORK}/${id(2)}` in store.snapshot()))
+  })
+
+  test('and the store refuses it: it is tried again', async () => {
+    const [a] = (await hosts('a')) as [Host]
+    await a.cluster.publish('endpoint', first)
+    const transact = a.backend.transact.bind(a.backend)
+    let full = true
+    a.backend.transact = async transaction => {
+      if (full) throw new CnmError('ERR_CLUSTER_FULL', 'mvcc: database space exceeded')
+      return transact(transaction)
+    }
+    a.cluster.republish('endpoint', { ...first, name: 'second' })
+    await new Promise(resolve => setTimeout(resolve, 20))
+    full = false
+    await until(() => stored() === 'second')
+    expect(a.cluster.connected).toBe(true)
+  })
+})
