@@ -286,7 +286,12 @@ describe.each([4, 6] as const)('over IPv%i', family => {
   /** A namespace on the wire, that sends from the address and answers for nobody. */
   async function impostor(address: string): Promise<Stack> {
     const stack = await net.base.namespace('stranger')
-    stack.setSysctls({ 'net/ipv6/conf/default/accept_dad': '0', 'net/ipv4/conf/all/arp_ignore': '1' })
+    stack.setSysctls({
+      'net/ipv6/conf/default/accept_dad': '0',
+      'net/ipv4/conf/all/arp_ignore': '1',
+      // Nor does it ask in the name of the address: who is asked would believe that it lives here.
+      'net/ipv4/conf/all/arp_announce': '2',
+    })
     const link = {
       kind: 'veth' as const,
       name: 'stranger',
