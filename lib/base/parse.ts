@@ -92,7 +92,8 @@ function bare(schema: z.ZodType | undefined): z.ZodType | undefined {
       at = at.unwrap()
     else if (at instanceof z.ZodPipe) at = at.in
     // `true`, or an object with more to say
-    else if (at instanceof z.ZodUnion) at = at.options.find(option => bare(option as z.ZodType) instanceof z.ZodObject)
+    else if (at instanceof z.ZodUnion)
+      at = at.options.find(option => bare(option as z.ZodType) instanceof z.ZodObject)
     else return at as z.ZodType | undefined
   }
 }
