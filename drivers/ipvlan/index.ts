@@ -38,7 +38,7 @@ export function ipvlan(): Driver<IpvlanOptions> {
       if (rival)
         throw new CnmError(
           'ERR_LINK_CONFLICT',
-          `network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}`,
+          `network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}; name another one, a VLAN of it (${parent?.split('.')[0]}.10), say`,
           { parent, network: rival.spec.id },
         )
       const made = await makeParent(spec, host, 'di-', others)
@@ -51,10 +51,8 @@ export function ipvlan(): Driver<IpvlanOptions> {
       if (endpoint.macGiven)
         throw new CnmError(
           'ERR_UNSUPPORTED',
-          'ipvlan interfaces do not support custom mac address assignment',
-          {
-            mac: endpoint.mac,
-          },
+          `mac: ipvlan interfaces do not support custom mac address assignment (got "${endpoint.mac}"), all have the parent's; leave it out, or use macvlan`,
+          { mac: endpoint.mac },
         )
       return {}
     },

@@ -56,7 +56,7 @@ export function macvlan(): Driver<MacvlanOptions> {
       if (rival)
         throw new CnmError(
           'ERR_LINK_CONFLICT',
-          `cannot use mode ${mode}, macvlan network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}`,
+          `cannot use mode ${mode}, macvlan network ${rival.spec.name} (${rival.spec.id}) is already using parent interface ${parent}; in mode passthru a network has it alone: name another parent, a VLAN of it (${parent?.split('.')[0]}.10), say`,
           { parent, network: rival.spec.id },
         )
       const made = await makeParent(spec, host, 'dm-', others)

@@ -28,10 +28,12 @@ export async function makeParent(
   others: DriverNetwork[],
 ): Promise<{ state: NetworkState; plan?: Plan }> {
   const { parent, mtu } = spec.options
-  if (parent === 'lo')
-    throw new CnmError('ERR_INVALID_OPTION', 'parent: loopback interface lo is not a valid parent link', {
-      parent,
-    })
+  if (parent === 'lo' || parent?.startsWith('lo.'))
+    throw new CnmError(
+      'ERR_INVALID_OPTION',
+      `parent: loopback interface lo is not a valid parent link (got "${parent}"); name a link to a LAN, or none for a dummy`,
+      { parent },
+    )
   const link = parent ?? `${prefix}${spec.id.slice(0, 12)}`
   const state: NetworkState = { link, mtu, internal: spec.internal || parent === undefined }
   // A network that shares a link which we made shares the duty to remove it.
@@ -50,7 +52,7 @@ export async function makeParent(
 
 /** BASE.ID with one dot; 802.1Q reserves the ids 0 and 4095. */
 async function vlanOf(name: string, host: HostView): Promise<{ parent: string; id: number }> {
-  const [, parent, digits] = /^([^.]+)\.(\d{1,4})$/.exec(name) ?? []
+  const [, parent, digits] = /^([^.]+)\.(\d+)$/.exec(name) ?? []
   if (!parent || !digits)
     throw new CnmError(
       'ERR_INVALID_OPTION',
@@ -62,6 +64,14 @@ async function vlanOf(name: string, host: HostView): Promise<{ parent: string; i
     throw new CnmError('ERR_INVALID_OPTION', `parent: vlan id of ${name} must be between 1 and 4094`, {
       parent: name,
     })
+  if (digits !== String(id))
+    throw new CnmError(
+      'ERR_INVALID_OPTION',
+      `parent: write ${parent}.${id}, not ${name}: one VLAN, one name`,
+      {
+        parent: name,
+      },
+    )
   if (!(await host.link(parent)))
     throw new CnmError('ERR_LINK_NOT_FOUND', `parent: there is no link ${parent} to make ${name} on`, {
       parent: name,

@@ -367,6 +367,94 @@ const ADDRESSES: Row[] = [
   ['exposed port', end({ exposed: ['http'] }), 'ERR_INVALID_PORT', /http/],
 ]
 
+/** With a subnet of its own for each network. */
+const lan =
+  (driver: string, options: object, n = 200) =>
+  (s: Scene) =>
+    s.controller.createNetwork(
+      any({ name: `new${n}`, driver, options, ipam: { config: [{ subnet: `10.${n}.0.0/24` }] } }),
+    )
+const either = (options: object, ...told: [ErrorCode, ...RegExp[]]): Row[] =>
+  ['macvlan', 'ipvlan'].map(driver => [`${driver} ${JSON.stringify(options)}`, lan(driver, options), ...told])
+
+const LANS: Row[] = [
+  ...either({ parent: 'lo' }, 'ERR_INVALID_OPTION', /parent: loopback .*got "lo".*name a link/),
+  ...either({ parent: 'lo.10' }, 'ERR_INVALID_OPTION', /parent: loopback .*got "lo\.10"/),
+  ...either({ parent: '' }, 'ERR_INVALID_NAME', /options\.parent: must be 1 to 15.*got ""/),
+  ...either({ parent: '../eth0' }, 'ERR_INVALID_NAME', /options\.parent.*got "\.\.\/eth0"/),
+  ...either({ parent: 'a'.repeat(16) }, 'ERR_INVALID_NAME', /options\.parent: must be 1 to 15/),
+  ...either({ parent: 7 }, 'ERR_INVALID_OPTION', /options\.parent.*got 7/),
+  ...either({ parent: 'nowhere' }, 'ERR_INVALID_OPTION', /no link nowhere.*example formatting is eth0\.10/),
+  ...either({ parent: 'nowhere.10' }, 'ERR_LINK_NOT_FOUND', /no link nowhere to make nowhere\.10 on/),
+  ...either({ parent: 'eth0.0' }, 'ERR_INVALID_OPTION', /vlan id of eth0\.0 must be between 1 and 4094/),
+  ...either({ parent: 'eth0.4095' }, 'ERR_INVALID_OPTION', /eth0\.4095 must be between 1 and 4094/),
+  ...either({ parent: 'eth0.99999' }, 'ERR_INVALID_OPTION', /eth0\.99999 must be between 1 and 4094/),
+  ...either({ parent: 'eth0.-1' }, 'ERR_INVALID_OPTION', /eth0\.-1.*example formatting is eth0\.10/),
+  ...either({ parent: 'eth0.01' }, 'ERR_INVALID_OPTION', /write eth0\.1, not eth0\.01/),
+  ...either({ parent: 'eth0.1.2' }, 'ERR_INVALID_OPTION', /eth0\.1\.2.*example formatting is eth0\.10/),
+  ...either({ mode: 'l4' }, 'ERR_INVALID_OPTION', /options\.mode.*one of.*got "l4"/),
+  ...either({ mode: '' }, 'ERR_INVALID_OPTION', /options\.mode.*got ""/),
+  ...either({ mod: 'x' }, 'ERR_INVALID_OPTION', /options\.mod is not an option; did you mean mode\?/),
+  ...either({ mtu: 67 }, 'ERR_INVALID_OPTION', /options\.mtu.*>=68.*got 67/),
+  ...either({ hostAccess: 'perhaps' }, 'ERR_INVALID_OPTION', /hostAccess: must be true or false/),
+  [
+    'a mode of macvlan only for a filter',
+    lan('macvlan', { macvlan_mode: 'source' }),
+    'ERR_INVALID_OPTION',
+    /"source"/,
+  ],
+  [
+    'a flag for macvlan',
+    lan('macvlan', { flag: 'bridge' }),
+    'ERR_INVALID_OPTION',
+    /options\.flag is not an option/,
+  ],
+  [
+    'an unknown flag',
+    lan('ipvlan', { ipvlan_flag: 'l2' }),
+    'ERR_INVALID_OPTION',
+    /options\.flag.*"bridge"\|"private"\|"vepa".*got "l2"/,
+  ],
+  ['a cutoff below all', lan('macvlan', { bclim: '-2' }), 'ERR_INVALID_OPTION', /broadcastCutoff.*>=-1/],
+  [
+    'a queue that is none',
+    lan('macvlan', { bcqueuelen: 'long' }),
+    'ERR_INVALID_OPTION',
+    /broadcastQueue: must be a whole number.*"long"/,
+  ],
+  ...['private', 'vepa', 'passthru'].map(
+    (mode): Row => [
+      `hostAccess in mode ${mode}`,
+      lan('macvlan', { parent: 'eth0', mode, hostAccess: true }),
+      'ERR_INVALID_OPTION',
+      new RegExp(`hostAccess: in mode ${mode}.*needs mode bridge`),
+    ],
+  ),
+  [
+    'hostAccess in layer 3',
+    lan('ipvlan', { parent: 'eth0', mode: 'l3', hostAccess: true }),
+    'ERR_INVALID_OPTION',
+    /hostAccess: it needs mode l2 and flag bridge, not l3 and bridge/,
+  ],
+  ...['../p', '.hidden', '/etc/passwd', '..', 'a\0b', 'p%2f', 'x'.repeat(129)].flatMap((driver): Row[] => [
+    [
+      `plugin ${JSON.stringify(driver.slice(0, 20))}`,
+      net({ driver }),
+      'ERR_INVALID_NAME',
+      /options\.driver: must be 1-128 letters/,
+      /^[^\0]*$/,
+    ],
+    [
+      `IPAM plugin ${JSON.stringify(driver.slice(0, 20))}`,
+      net({ ipam: { driver } }),
+      'ERR_INVALID_NAME',
+      /options\.ipam\.driver: must be 1-128 letters/,
+      /^[^\0]*$/,
+    ],
+  ]),
+  ['plugin in a folder', net({ driver: 'a/b' }), 'ERR_DRIVER_NOT_FOUND', /"a\/b" is not registered/],
+]
+
 const USE: Row[] = [
   ['joined twice', s => s.endpoint.join(s.sandbox), 'ERR_ENDPOINT_JOINED', /already in sandbox/],
   ['leave of one not joined', s => s.spare.leave(), 'ERR_ENDPOINT_NOT_JOINED', /spare is in no sandbox/],
@@ -458,6 +546,7 @@ describe.each<[string, Row[]]>([
   ['options', OPTIONS],
   ['names', NAMES],
   ['addresses', ADDRESSES],
+  ['macvlan, ipvlan, plugins', LANS],
   ['use', USE],
   ['hostile', HOSTILE],
 ])('%s', (_, rows) => {
@@ -484,6 +573,93 @@ describe.each<[string, Row[]]>([
       kind: expect.any(String),
       next: expect.any(String),
     })
+  })
+})
+
+describe('who shares a parent', () => {
+  type Network = [driver: string, options: object]
+  const shared: [string, Network, Network, ErrorCode, RegExp][] = [
+    [
+      'passthru beside another',
+      ['macvlan', { parent: 'eth0' }],
+      ['macvlan', { parent: 'eth0', mode: 'passthru' }],
+      'ERR_LINK_CONFLICT',
+      /cannot use mode passthru, macvlan network new201 .*parent interface eth0.*name another parent/,
+    ],
+    [
+      'another beside passthru',
+      ['macvlan', { parent: 'eth0.7', mode: 'passthru' }],
+      ['macvlan', { parent: 'eth0.7' }],
+      'ERR_LINK_CONFLICT',
+      /cannot use mode bridge, macvlan network new201 .*parent interface eth0\.7/,
+    ],
+    [
+      'ipvlan beside ipvlan',
+      ['ipvlan', { parent: 'eth0' }],
+      ['ipvlan', { parent: 'eth0', mode: 'l3' }],
+      'ERR_LINK_CONFLICT',
+      /network new201 .*parent interface eth0; name another one/,
+    ],
+  ]
+  test.each(shared)('%s: refused', async (_, first, second, code, message) => {
+    const all = await scene()
+    await lan(...first, 201)(all)
+    const before = state(all.kernel, all.controller)
+    await expect(lan(...second, 202)(all)).rejects.toEqual(refusal(code, message))
+    expect(state(all.kernel, all.controller)).toEqual(before)
+  })
+
+  const inUse: [string, Network, Network, RegExp][] = [
+    [
+      'a second endpoint in passthru',
+      ['macvlan', { parent: 'eth0', mode: 'passthru' }],
+      ['', {}],
+      /passthru one interface has its parent alone.*give each its own/,
+    ],
+    [
+      'ipvlan beside macvlan',
+      ['macvlan', { parent: 'eth0' }],
+      ['ipvlan', { parent: 'eth0' }],
+      /has a macvlan: give each its own/,
+    ],
+    [
+      'macvlan beside ipvlan',
+      ['ipvlan', { parent: 'eth0' }],
+      ['macvlan', { parent: 'eth0' }],
+      /has an ipvlan: give each its own/,
+    ],
+  ]
+  test.each(inUse)('%s: refused when it joins', async (_, first, second, message) => {
+    const all = await scene()
+    const one = await lan(...first, 201)(all)
+    const two = second[0] ? await lan(...second, 202)(all) : one
+    await joined(one, await sandboxOf(all.controller, 'a'))
+    const endpoint = await two.createEndpoint({ name: 'b' })
+    const sandbox = await sandboxOf(all.controller, 'b')
+    const before = state(all.kernel, all.controller)
+    await expect(endpoint.join(sandbox)).rejects.toEqual(refusal('ERR_LINK_CONFLICT', message))
+    expect(state(all.kernel, all.controller)).toEqual(before)
+    await all.controller.sandbox('a').delete()
+    await endpoint.join(sandbox) // there is room now
+  })
+
+  test('a MAC for an ipvlan is refused, with the way out', async () => {
+    const all = await scene()
+    const network = await lan('ipvlan', { parent: 'eth0' })(all)
+    const before = state(all.kernel, all.controller)
+    await expect(network.createEndpoint({ name: 'e', mac: '02:00:00:00:00:01' })).rejects.toEqual(
+      refusal('ERR_UNSUPPORTED', /^mac: .*got "02:00:00:00:00:01".*leave it out, or use macvlan$/),
+    )
+    expect(state(all.kernel, all.controller)).toEqual(before)
+  })
+
+  test('a kernel without VLANs says which module it lacks', async () => {
+    const { kernel, controller } = await fresh({}, { lacks: ['vlan'] })
+    const before = state(kernel, controller)
+    await expect(
+      controller.createNetwork({ name: 'x', driver: 'macvlan', options: { parent: 'eth0.10' } }),
+    ).rejects.toEqual(refusal('ERR_UNSUPPORTED', /eth0\.10.*8021q/))
+    expect(state(kernel, controller)).toEqual(before)
   })
 })
 

@@ -180,7 +180,7 @@ describe.each([4, 6] as const)('over IPv%i', family => {
     const [one, two] = pair('web')
     const flow = await Flow.open(one.stack, two.stack, two.ipv4)
     const child = one.stack.run(() =>
-      spawn('ping', ['-q', '-i', '0.02', '-W', '10', two.ipv4], { stdio: ['ignore', 'pipe', 'inherit'] }),
+      spawn('ping', ['-n', '-i', '0.02', two.ipv4], { stdio: ['ignore', 'pipe', 'inherit'] }),
     )
     let text = ''
     child.stdout.on('data', data => {
@@ -194,9 +194,12 @@ describe.each([4, 6] as const)('over IPv%i', family => {
     }
     child.kill('SIGINT')
     await ended
-    expect(text).toMatch(/, 0% packet loss/)
+    // All came back up to the last one; those behind it were still on their way when ping was ended.
+    const heard = new Set([...text.matchAll(/icmp_seq=(\d+)/g)].map(([, number]) => Number(number)))
+    expect(heard.size).toBeGreaterThan(50)
+    expect(Math.max(...heard)).toBe(heard.size)
     const [, sent] = /(\d+) packets transmitted/.exec(text) ?? []
-    expect(Number(sent)).toBeGreaterThan(50)
+    expect(Number(sent) - heard.size).toBeLessThan(50)
     expect(await flow.close()).toBe(0)
     const left = await net.host(1).stack.ipsecStates()
     expect(left.filter(({ spi }) => states.some(each => each.spi === spi))).toEqual([])
