@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { mkdirSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer as createSecureServer, type ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { dirname } from 'node:path'
 import { later } from './scene'
@@ -41,8 +42,8 @@ export class ScriptedPlugin {
   }
 
   /** `where`: path of a socket; absent: a free TCP port of the loopback, which is returned. */
-  async listen(where?: string): Promise<number> {
-    const server = createServer(async (request, response) => {
+  async listen(where?: string, tls?: ServerOptions): Promise<number> {
+    const respond = async (request: IncomingMessage, response: ServerResponse) => {
       const chunks: Buffer[] = []
       for await (const chunk of request) chunks.push(chunk as Buffer)
       const text = Buffer.concat(chunks).toString('utf8')
@@ -54,7 +55,8 @@ export class ScriptedPlugin {
       if (answer === undefined) response.writeHead(404).end('404 page not found\n')
       else if (typeof answer === 'function') answer(response, body)
       else response.writeHead(200).end(JSON.stringify(answer))
-    })
+    }
+    const server = tls ? createSecureServer(tls, respond) : createServer(respond)
     if (where) mkdirSync(dirname(where), { recursive: true })
     if (where) server.listen(where)
     else server.listen(0, '127.0.0.1')

@@ -1,4 +1,4 @@
-import { contains, type Family, parseCidr, parseIp } from '../../base/cidr'
+import { addressOf, contains, type Family, parseCidr, parseIp } from '../../base/cidr'
 import { CnmError, isCnmError } from '../../base/errors'
 import type { Undo } from '../../base/undo'
 import type { AddressAnswer, AddressRequest } from '../../ipam/contract'
@@ -28,9 +28,13 @@ export async function claimAddress(
     try {
       const answer = await ipam.requestAddress(pool.poolId, request)
       if (!answer.address) return undefined
+      const trusted = context.ipam.isBuiltIn(ipam.name)
+      // Before it could be given back: to do so would take it from its holder.
+      if (!trusted) refuseHeld(network, ipam.name, answer.address)
       undo.push(`release ${answer.address}`, () =>
         ipam.releaseAddress(pool.poolId, answer.address, request.owner),
       )
+      if (!trusted) refuseForeign(pool.subnet, ipam.name, answer.address)
       return { ...answer, poolId: pool.poolId }
     } catch (error) {
       if (isCnmError(error, 'ERR_ADDRESS_IN_USE')) throw namingHolder(context, network, error, wanted)
@@ -40,6 +44,29 @@ export async function claimAddress(
   }
   throw full
 }
+
+/** What a driver of somebody else's gives must be what the pool is for, and nobody's yet. Throws ERR_IPAM_DRIVER. */
+function refuseForeign(subnet: string, driver: string, address: string): void {
+  const pool = parseCidr(subnet)
+  const { family, value } = parseIp(addressOf(address))
+  if (family !== pool.family || !contains(pool, { family, value }))
+    throw broken(driver, `gave ${address}, which is not in ${subnet}`, { address, subnet })
+}
+
+function refuseHeld(network: Network, driver: string, address: string): void {
+  const given = addressOf(address)
+  const isIt = (text: string | undefined) => text !== undefined && addressOf(text) === given
+  const endpoint = network.endpoints().find(({ ipv4, ipv6 }) => isIt(ipv4) || isIt(ipv6))
+  const own = network.record.pools.some(
+    ({ gateway, auxiliary }) => isIt(gateway) || Object.values(auxiliary).some(isIt),
+  )
+  if (!endpoint && !own) return
+  const holder = endpoint ? `endpoint ${endpoint.name}` : `network ${network.name} itself`
+  throw broken(driver, `gave ${given}, which ${holder} has already`, { address, network: network.id })
+}
+
+const broken = (driver: string, what: string, details: Record<string, unknown>) =>
+  new CnmError('ERR_IPAM_DRIVER', `IPAM driver ${driver} ${what}`, { driver, ...details })
 
 /** IPAM knows owners by their ids; people know them by their names. */
 function namingHolder(
