@@ -1,4 +1,5 @@
 /** The store that hosts share, in memory: for programs and tests that play several hosts in one process. */
+import { AsyncResource } from 'node:async_hooks'
 import { CnmError } from '../base/errors'
 import {
   type Backend,
@@ -36,6 +37,8 @@ export class MemoryCluster {
   #revision = 1
   #compacted = 0
   #grants = 0
+  /** Whoever hears of a change does not act on behalf of him who made it, just as with a server far away. */
+  readonly #outside = new AsyncResource('MemoryCluster')
 
   /** A host's way to it. */
   backend(): MemoryBackend {
@@ -134,14 +137,14 @@ export class MemoryCluster {
     if (seen.length === 0) return
     setImmediate(() => {
       if (watcher.closed || watcher.backend.cut) return
-      watcher.listener.changed(seen, (seen.at(-1) as Change).revision)
+      this.#outside.runInAsyncScope(() => watcher.listener.changed(seen, (seen.at(-1) as Change).revision))
     })
   }
 
   #end(watcher: Watcher, error: unknown): void {
     if (!this.#watchers.delete(watcher)) return
     watcher.closed = true
-    setImmediate(() => watcher.listener.ended(error))
+    setImmediate(() => this.#outside.runInAsyncScope(() => watcher.listener.ended(error)))
   }
 
   /** @internal */

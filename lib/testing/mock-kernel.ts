@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { dirname, normalize } from 'node:path'
 import { CnmError } from '../base/errors'
 import { changeError, systemError } from '../kernel/errors'
@@ -97,6 +98,8 @@ export class MockKernel implements Kernel {
   private nextFd = 1_000_000
   private nextPid = 1000
   private pending = 0
+  /** Whoever hears of a change does not act on behalf of him who made it. */
+  private readonly outside = new AsyncResource('MockKernel')
 
   constructor(private readonly options: MockKernelOptions = {}) {
     this.ruleset = typeof options.nft === 'function' ? { run: options.nft } : options.nft
@@ -472,7 +475,7 @@ export class MockKernel implements Kernel {
     this.pending++
     soon(() => {
       this.pending--
-      act()
+      this.outside.runInAsyncScope(act)
     })
   }
 }

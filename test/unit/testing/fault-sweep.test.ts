@@ -114,6 +114,24 @@ describe('faultSweep', () => {
         })
     }))
 
+  test('fails only what the operation calls, whatever is at work in the background', async () => {
+    const watched = async (kernel: MockKernel) => {
+      const host = await kernel.open()
+      let busy = true
+      void (async () => {
+        while (busy) {
+          await host.links()
+          await new Promise(resolve => setImmediate(resolve))
+        }
+      })()
+      // An event that the operation brings about is background, too, and so is a timer that it sets off.
+      host.watch(['link'], () => void setTimeout(() => void host.links(), 0))
+      const run = await careful(kernel)
+      return { run, close: () => void (busy = false) }
+    }
+    expect(await faultSweep(watched)).toEqual({ calls: 3, rounds: 3 })
+  })
+
   test('ends what the scene began', async () => {
     let closed = 0
     await faultSweep(async kernel => {
