@@ -117,9 +117,9 @@ describe('faultSweep', () => {
   test('fails only what the operation calls, whatever is at work in the background', async () => {
     const watched = async (kernel: MockKernel) => {
       const host = await kernel.open()
-      let busy = true
+      const stopped = new AbortController()
       void (async () => {
-        while (busy) {
+        while (!stopped.signal.aborted) {
           await host.links()
           await new Promise(resolve => setImmediate(resolve))
         }
@@ -127,7 +127,7 @@ describe('faultSweep', () => {
       // An event that the operation brings about is background, too, and so is a timer that it sets off.
       host.watch(['link'], () => void setTimeout(() => void host.links(), 0))
       const run = await careful(kernel)
-      return { run, close: () => void (busy = false) }
+      return { run, close: () => stopped.abort() }
     }
     expect(await faultSweep(watched)).toEqual({ calls: 3, rounds: 3 })
   })
