@@ -29,14 +29,6 @@ async function host(name: string, n: number, more: Exclude<ControllerInput, unde
 
 const hosts = (...names: string[]) => Promise.all(names.map((name, at) => host(name, at + 1)))
 
-/** Until nothing looks at the kernel in the background: the first part of a network makes the watch for drift look. */
-async function quiet(kernel: MockKernel): Promise<void> {
-  for (let before = -1; before !== kernel.calls; ) {
-    before = kernel.calls
-    await new Promise(resolve => setTimeout(resolve, 100))
-  }
-}
-
 async function until(condition: () => boolean): Promise<void> {
   const deadline = Date.now() + 5_000
   while (!condition()) {
@@ -437,7 +429,6 @@ test('a join that fails at any call to the kernel leaves nothing, and can be tri
     const endpoint = await web.createEndpoint({ name: 'one' })
     // The gateway bridge stays once it is made; it is no part of the join.
     await joined(web, await sandboxOf(controller, 'other'))
-    await quiet(kernel)
     return () => endpoint.join(sandbox)
   })
 })

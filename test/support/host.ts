@@ -2,6 +2,7 @@
  * A host of one's own for tests on the real kernel: a network namespace with an uplink, a client beyond it, a directory
  * for whatever is made, and probes. At the end it demands that nothing is left.
  */
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawn, spawnSync } from 'node:child_process'
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -320,9 +321,11 @@ export const bare = (cidr: string | undefined): string => (cidr ?? '').replace(/
 
 /** A call that changes something was made to fail. */
 export interface FaultyKernel extends Kernel {
-  /** Changing calls so far. */
+  /** Runs an operation: only the calls that it makes itself count, not those of whoever looks after the kernel meanwhile. */
+  observe<T>(body: () => T): T
+  /** Changing calls of operations so far. */
   readonly calls: string[]
-  /** Fails the n-th changing call from now on (1: the next), before it has done anything or when half of it is done. */
+  /** Fails the n-th changing call of an operation from now on (1: the next), before it has done anything or when half of it is done. */
   fail(n: number, when: 'before' | 'half'): void
   /** What the last fault met: the call, and what a list of changes was to do; undefined when it met nothing. */
   readonly struck: string[] | undefined
@@ -346,6 +349,8 @@ const CHANGING = new Set([
 export function faulty(kernel: Kernel): FaultyKernel {
   const inner = new WeakMap<object, Stack>()
   const calls: string[] = []
+  /** Of whom a call is: only those of the operation that is observed count, and can fail. */
+  const observation = new AsyncLocalStorage<true>()
   let fault: { at: number; when: 'before' | 'half' } | undefined
   let struck: string[] | undefined
 
@@ -363,7 +368,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
   /** Of a list of changes, or of steps. */
   const opsOf = (list: unknown): string[] =>
     Array.isArray(list) ? list.flatMap(({ op, changes }) => (changes ? opsOf(changes) : [String(op)])) : []
-  /** A listing of the ruleset changes nothing, and whoever looks after drift does it whenever that suits him. */
+  /** A listing of the ruleset changes nothing. */
   const asks = ([commands]: unknown[]): boolean =>
     typeof commands === 'string' && commands.startsWith('list ')
   /** The first half of a list of changes, or of steps. */
@@ -379,7 +384,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
         return (...given: unknown[]) => {
           const parameters = given.map(unwrap)
           const call = () => wrapped(Reflect.apply(value, target, parameters) as unknown)
-          if (!CHANGING.has(name) || asks(parameters)) return call()
+          if (!CHANGING.has(name) || asks(parameters) || !observation.getStore()) return call()
           calls.push(name)
           if (calls.length !== fault?.at) return call()
           const { when } = fault
@@ -409,6 +414,7 @@ export function faulty(kernel: Kernel): FaultyKernel {
   }
   return wrap(kernel, {
     calls,
+    observe: <T>(body: () => T) => observation.run(true, body),
     get struck() {
       return struck
     },

@@ -143,7 +143,7 @@ async function sweep(act: () => Promise<unknown>, back: () => Promise<unknown>):
     await scene.controller.settle()
   }
   const start = kernel.calls.length
-  await act()
+  await kernel.observe(act)
   const calls = kernel.calls.slice(start)
   expect(calls.length).toBeGreaterThan(0)
   await undone()
@@ -153,7 +153,7 @@ async function sweep(act: () => Promise<unknown>, back: () => Promise<unknown>):
       const before = await picture()
       const said = nouns()
       kernel.fail(n, when)
-      const error = await act().then(
+      const error = await kernel.observe(act).then(
         () => undefined,
         (thrown: unknown) => thrown,
       )
