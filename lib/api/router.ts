@@ -122,6 +122,9 @@ class Upgrade {
   }
 
   async body(limit: number): Promise<Buffer> {
+    // Since Node 26 the body is the request's, as with any other; before, it comes over the connection that was handed over.
+    if (!this.#request.complete || this.#request.readableLength > 0)
+      return inTime(readBody(this.#request, limit))
     const length = Number(this.#request.headers['content-length'] ?? 0)
     if (!(length <= limit))
       throw new HttpError(413, `request body is larger than ${limit} bytes`, { Connection: 'close' })
@@ -170,6 +173,14 @@ function drain(request: IncomingMessage): void {
   })
   request.once('close', () => clearTimeout(timer)).once('end', () => clearTimeout(timer))
   request.resume()
+}
+
+/** Refuses a body that does not come; who waits for it is not kept waiting. */
+function inTime(body: Promise<Buffer>): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(reject, BODY_TIMEOUT, new HttpError(408, 'Request Timeout'))
+    body.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
 }
 
 function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
