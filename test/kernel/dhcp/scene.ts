@@ -61,7 +61,7 @@ export async function startDnsmasq(host: TestHost, where: Stack, ...options: str
   }
 }
 
-export async function until(met: () => boolean, what: () => string, patience = 20_000): Promise<void> {
+export async function until(met: () => boolean, what: () => string, patience = 60_000): Promise<void> {
   const end = Date.now() + patience
   while (!met()) {
     if (Date.now() > end) throw new Error(what())
