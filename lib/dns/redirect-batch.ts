@@ -3,92 +3,43 @@
  * every sandbox pays for them when it joins its first network, and reading text costs libnftables several times what the
  * kernel needs; nor does the sandbox then keep a libnftables context.
  */
-import { endianness } from 'node:os'
 import { ipBytes } from '../base/cidr'
+import {
+  BASE,
+  batch,
+  change,
+  data,
+  equals,
+  expression,
+  load,
+  MESSAGE,
+  META,
+  meta,
+  nested,
+  NFPROTO,
+  NLM_F_ACK,
+  NLM_F_APPEND,
+  NLM_F_CREATE,
+  NLM_F_EXCL,
+  numbers,
+  REGISTER,
+  text,
+  u16,
+} from '../base/nft-messages'
 import { RESOLVER_ADDRESS } from './contract'
 import { REDIRECT_TABLE, type RedirectPorts } from './redirect'
 
-const LITTLE = endianness() === 'LE'
-
-// linux/netlink.h
-const NLM_F_REQUEST = 0x1
-const NLM_F_ACK = 0x4
-const NLM_F_EXCL = 0x200
-const NLM_F_CREATE = 0x400
-const NLM_F_APPEND = 0x800
-const NLA_F_NESTED = 0x8000
-// linux/netfilter/nfnetlink.h
-const BATCH_BEGIN = 0x10
-const BATCH_END = 0x11
-const SUBSYSTEM = 10 // NFNL_SUBSYS_NFTABLES
-const MESSAGE = { newTable: 0, deleteTable: 2, newChain: 3, newRule: 6 }
 // linux/netfilter.h, uapi/linux/in.h
-const NFPROTO_IPV4 = 2
 const HOOK = { output: 3, postrouting: 4 }
 const PROTOCOL = { udp: 17, tcp: 6 }
 /** Offset of the checksum in the transport header. */
 const CHECKSUM = { udp: 6, tcp: 16 }
-const REGISTER = 1 // NFT_REG_1
-const META_L4PROTO = 16
-const BASE = { network: 1, transport: 2 }
 /** Offset in the IPv4 header, or (ports) in the transport header. */
 const OFFSET = { saddr: 12, daddr: 16, sport: 0, dport: 2 }
 
-const u32 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(value | 0)
-  return bytes
-}
-const u16 = (value: number): Buffer => Buffer.from([value >> 8, value & 255])
-const host16 = (bytes: Buffer, value: number, at: number) =>
-  LITTLE ? bytes.writeUInt16LE(value, at) : bytes.writeUInt16BE(value, at)
-const host32 = (bytes: Buffer, value: number, at: number) =>
-  LITTLE ? bytes.writeUInt32LE(value, at) : bytes.writeUInt32BE(value, at)
-
-function attribute(type: number, data: Buffer): Buffer {
-  const out = Buffer.alloc(4 + ((data.length + 3) & ~3))
-  host16(out, 4 + data.length, 0)
-  host16(out, type, 2)
-  data.copy(out, 4)
-  return out
-}
-const text = (type: number, value: string) => attribute(type, Buffer.from(`${value}\0`))
-const nested = (type: number, ...attributes: Buffer[]) =>
-  attribute(type | NLA_F_NESTED, Buffer.concat(attributes))
-const numbers = (...pairs: [type: number, value: number][]) =>
-  Buffer.concat(pairs.map(([type, value]) => attribute(type, u32(value))))
-
-function message(
-  type: number,
-  flags: number,
-  family: number,
-  resource: number,
-  ...attributes: Buffer[]
-): Buffer {
-  const body = Buffer.concat(attributes)
-  const out = Buffer.alloc(20 + body.length)
-  host32(out, out.length, 0)
-  host16(out, type, 4)
-  host16(out, NLM_F_REQUEST | flags, 6)
-  out[16] = family
-  out.writeUInt16BE(resource, 18)
-  body.copy(out, 20)
-  return out
-}
-const change = (type: number, flags: number, ...attributes: Buffer[]) =>
-  message((SUBSYSTEM << 8) | type, flags, NFPROTO_IPV4, 0, ...attributes)
-
-const batch = (...changes: Buffer[]): Buffer =>
-  Buffer.concat([message(BATCH_BEGIN, 0, 0, SUBSYSTEM), ...changes, message(BATCH_END, 0, 0, SUBSYSTEM)])
-
-const expression = (name: string, data: Buffer) => nested(1, text(1, name), nested(2, data))
-const data = (type: number, bytes: Buffer) => nested(type, attribute(1, bytes))
-
-const load = (base: number, offset: number, length: number) =>
-  expression('payload', numbers([1, REGISTER], [2, base], [3, offset], [4, length]))
-const equals = (bytes: Buffer) =>
-  expression('cmp', Buffer.concat([numbers([1, REGISTER], [2, 0]), data(3, bytes)]))
-const metaProtocol = () => expression('meta', numbers([1, REGISTER], [2, META_L4PROTO]))
+const redirect = (type: number, flags: number, ...attributes: Buffer[]) =>
+  change(NFPROTO.ipv4, type, flags, ...attributes)
+const metaProtocol = () => meta(META.l4proto)
 const immediate = (bytes: Buffer) =>
   expression('immediate', Buffer.concat([numbers([1, REGISTER]), data(2, bytes)]))
 /** Writes a port and mends the checksum (NFT_PAYLOAD_CSUM_INET). */
@@ -99,7 +50,7 @@ const store = (offset: number, checksum: number) =>
   )
 
 function chain(name: string, hook: number, priority: number): Buffer {
-  return change(
+  return redirect(
     MESSAGE.newChain,
     NLM_F_CREATE,
     text(1, REDIRECT_TABLE),
@@ -119,7 +70,7 @@ function rewrite(
   to: number,
   flags = 0,
 ): Buffer {
-  return change(
+  return redirect(
     MESSAGE.newRule,
     NLM_F_CREATE | NLM_F_APPEND | flags,
     text(1, REDIRECT_TABLE),
@@ -184,15 +135,15 @@ function templateOf(layOut: (ports: RedirectPorts) => Buffer) {
  * make it anew in one batch costs the kernel three times as much.)
  */
 export const redirectBatch = prepared(ports =>
-  batch(change(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports)),
+  batch(redirect(MESSAGE.newTable, NLM_F_CREATE | NLM_F_EXCL, table()), ...rules(ports)),
 )
 
 /** The same where rules of an earlier resolver may be: they are replaced at once. */
 export const replaceRedirectBatch = prepared(ports =>
   batch(
-    change(MESSAGE.newTable, NLM_F_CREATE, table()),
-    change(MESSAGE.deleteTable, 0, table()),
-    change(MESSAGE.newTable, NLM_F_CREATE, table()),
+    redirect(MESSAGE.newTable, NLM_F_CREATE, table()),
+    redirect(MESSAGE.deleteTable, 0, table()),
+    redirect(MESSAGE.newTable, NLM_F_CREATE, table()),
     ...rules(ports),
   ),
 )
@@ -200,7 +151,7 @@ export const replaceRedirectBatch = prepared(ports =>
 /** The same as `noRedirect`. */
 export function noRedirectBatch(): Buffer {
   return batch(
-    change(MESSAGE.newTable, NLM_F_CREATE, table()),
-    change(MESSAGE.deleteTable, NLM_F_ACK, table()),
+    redirect(MESSAGE.newTable, NLM_F_CREATE, table()),
+    redirect(MESSAGE.deleteTable, NLM_F_ACK, table()),
   )
 }

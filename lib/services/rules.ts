@@ -4,7 +4,7 @@
  * transaction of the chains and elements that differ, so a service costs the others nothing. Pure.
  */
 import type { Family } from '../base/cidr'
-import type { Balanced, ServicePort } from './contract'
+import type { Balanced, ServicePort, ServiceProtocol } from './contract'
 import { shares, sticky } from './slots'
 
 export const SERVICES_TABLE = 'libcnm-services'
@@ -22,8 +22,20 @@ export interface Rules {
   entrance: boolean
   /** Chain → its rule. */
   chains: Map<string, string>
+  /** Chain → where its rule leads to: the same as data. */
+  targets: Map<string, Target>
   /** Set → element → chain that it leads to, or '' in a set that is no map. */
   elements: Map<string, Map<string, string>>
+}
+
+export interface Target {
+  family: Family
+  /** Absent: whatever the protocol and the port are. */
+  protocol?: ServiceProtocol
+  port?: number
+  /** One for each value of the random number, or of the client's hash. */
+  addresses: string[]
+  sticky: boolean
 }
 
 const FAMILIES = [4, 6] as const
@@ -32,10 +44,15 @@ const TYPES: Record<Family, { address: string; head: string; nat: string; ping: 
   6: { address: 'ipv6_addr', head: 'ip6', nat: 'ip6', ping: 'icmpv6 type echo-request' },
 }
 /** The client's hash is the same on every host. */
-const SEED = '0x1'
+export const SEED = 1
 
 export function rulesOf(services: readonly Balanced[], entrances: readonly Entrance[] = []): Rules {
-  const rules: Rules = { entrance: entrances.length > 0, chains: new Map(), elements: new Map() }
+  const rules: Rules = {
+    entrance: entrances.length > 0,
+    chains: new Map(),
+    targets: new Map(),
+    elements: new Map(),
+  }
   const element = (set: string, key: string, chain = '') => {
     const present = rules.elements.get(set)
     if (present) present.set(key, chain)
@@ -77,10 +94,16 @@ function chain(rules: Rules, service: Balanced, family: Family, port?: ServicePo
   const goal = (address: string | undefined) => (port ? `${address} . ${port.targetPort}` : address)
   const { head, nat } = TYPES[family]
   const number = service.sticky
-    ? `jhash ${head} saddr mod ${slots.length} seed ${SEED}`
+    ? `jhash ${head} saddr mod ${slots.length} seed 0x${SEED.toString(16)}`
     : `numgen random mod ${slots.length}`
   const list = slots.map(({ addresses }, slot) => `${slot} : ${goal(addresses[family])}`)
   const match = port ? `meta l4proto ${port.protocol} ` : ''
+  rules.targets.set(name, {
+    family,
+    ...(port && { protocol: port.protocol, port: port.targetPort }),
+    addresses: slots.map(({ addresses }) => addresses[family] as string),
+    sticky: service.sticky,
+  })
   rules.chains.set(name, `${match}dnat ${nat} to ${number} map { ${list.join(', ')} }`)
   return name
 }
@@ -92,29 +115,44 @@ export const renderWhole = (rules: Rules): string => `${renderNone()}${renderTab
 
 export const renderNone = (): string => `table ${TABLE}\ndelete table ${TABLE}\n`
 
+export interface Difference {
+  /** Chains whose rule is another; `fresh`: they are not there yet. */
+  made: { name: string; fresh: boolean }[]
+  /** Elements that go, and those that come: in this order, as one may lead elsewhere now. */
+  taken: { set: string; keys: string[] }[]
+  given: { set: string; entries: [key: string, chain: string][] }[]
+  /** Chains that go. */
+  dropped: string[]
+}
+
+export function difference(before: Rules, after: Rules): Difference {
+  const found: Difference = { made: [], taken: [], given: [], dropped: [] }
+  for (const [name, rule] of after.chains)
+    if (before.chains.get(name) !== rule) found.made.push({ name, fresh: !before.chains.has(name) })
+  for (const name of before.chains.keys()) if (!after.chains.has(name)) found.dropped.push(name)
+  for (const set of SETS) {
+    const [old, now] = [before.elements.get(set) ?? NONE, after.elements.get(set) ?? NONE]
+    const keys = [...old].filter(([key, to]) => now.get(key) !== to).map(([key]) => key)
+    const entries = [...now].filter(([key, to]) => old.get(key) !== to)
+    if (keys.length) found.taken.push({ set, keys })
+    if (entries.length) found.given.push({ set, entries })
+  }
+  return found
+}
+
 /** From one to the other, as commands of one transaction; '' when they are alike. Both have the table. */
 export function renderChange(before: Rules, after: Rules): string {
   if (before.entrance !== after.entrance) return renderWhole(after)
-  const made: string[] = []
-  const filled: string[] = []
-  const taken: string[] = []
-  const dropped: string[] = []
-  for (const [name, rule] of after.chains) {
-    if (before.chains.get(name) === rule) continue
-    made.push(before.chains.has(name) ? `flush chain ${TABLE} ${name}` : `add chain ${TABLE} ${name}`)
-    filled.push(`add rule ${TABLE} ${name} ${rule}`)
-  }
-  for (const name of before.chains.keys())
-    if (!after.chains.has(name)) dropped.push(`delete chain ${TABLE} ${name}`)
-  const given: string[] = []
-  for (const set of SETS) {
-    const [old, now] = [before.elements.get(set) ?? NONE, after.elements.get(set) ?? NONE]
-    const gone = [...old].filter(([key, to]) => now.get(key) !== to).map(([key]) => key)
-    const come = [...now].filter(([key, to]) => old.get(key) !== to)
-    if (gone.length) taken.push(`delete element ${TABLE} ${set} { ${gone.join(', ')} }`)
-    if (come.length) given.push(`add element ${TABLE} ${set} { ${come.map(text).join(', ')} }`)
-  }
-  return [...made, ...filled, ...taken, ...given, ...dropped].map(line => `${line}\n`).join('')
+  const { made, taken, given, dropped } = difference(before, after)
+  return [
+    ...made.map(({ name, fresh }) => `${fresh ? 'add' : 'flush'} chain ${TABLE} ${name}`),
+    ...made.map(({ name }) => `add rule ${TABLE} ${name} ${after.chains.get(name)}`),
+    ...taken.map(({ set, keys }) => `delete element ${TABLE} ${set} { ${keys.join(', ')} }`),
+    ...given.map(({ set, entries }) => `add element ${TABLE} ${set} { ${entries.map(text).join(', ')} }`),
+    ...dropped.map(name => `delete chain ${TABLE} ${name}`),
+  ]
+    .map(line => `${line}\n`)
+    .join('')
 }
 
 const NONE: ReadonlyMap<string, string> = new Map()

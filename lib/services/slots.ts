@@ -29,13 +29,17 @@ export function shares<T extends Weighted>(tasks: readonly T[]): T[] {
 export function sticky<T extends Weighted>(tasks: readonly T[]): T[] {
   if (tasks.length === 0) return []
   const size = tasks.length * PER_TASK <= FEWEST ? FEWEST : MOST
+  const contenders = inOrder(tasks).map(task => ({ task, seeds: seedsOf(task.id) }))
   return Array.from({ length: size }, (_, slot) => {
-    let best: { task: T; score: number } | undefined
-    for (const task of inOrder(tasks)) {
-      const score = -task.weight / Math.log(fraction(`${task.id}/${slot}`))
-      if (!best || score > best.score) best = { task, score }
+    let best: T | undefined
+    let most = 0
+    for (const { task, seeds } of contenders) {
+      const score = -task.weight / Math.log(fraction(seeds, slot))
+      if (best && score <= most) continue
+      best = task
+      most = score
     }
-    return (best as { task: T }).task
+    return best as T
   })
 }
 
@@ -44,6 +48,20 @@ const inOrder = <T extends Weighted>(tasks: readonly T[]): T[] =>
 
 const greatestDivisor = (a: number, b: number): number => (b === 0 ? a : greatestDivisor(b, a % b))
 
-/** Between 0 and 1, both excluded; the same everywhere. */
-const fraction = (text: string): number =>
-  (createHash('sha1').update(text).digest().readUInt32BE(0) + 0.5) / 2 ** 32
+/** Between 0 and 1, both excluded; the same everywhere. A digest for each slot would take seconds where tasks are many. */
+const fraction = ([one, two]: Seeds, slot: number): number =>
+  (mixed(mixed(one ^ Math.imul(slot + 1, 0x9e37_79b1)) ^ two) + 0.5) / 2 ** 32
+
+/** The last step of MurmurHash3: every bit of the result depends on every bit of the number. */
+function mixed(number: number): number {
+  let bits = Math.imul(number ^ (number >>> 16), 0x85eb_ca6b)
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2_ae35)
+  return (bits ^ (bits >>> 16)) >>> 0
+}
+
+type Seeds = readonly [number, number]
+
+function seedsOf(id: string): Seeds {
+  const digest = createHash('sha1').update(id).digest()
+  return [digest.readUInt32BE(0), digest.readUInt32BE(4)]
+}

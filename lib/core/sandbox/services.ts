@@ -1,3 +1,4 @@
+import { changeBatch } from '../../services/batch'
 import {
   expected,
   isEmpty,
@@ -48,9 +49,8 @@ export class SandboxServices {
       if (before ? !isEmpty(before) : hasRules(stack)) stack.nft(renderNone())
     } else if (!before || isEmpty(before)) stack.nft(renderWhole(wanted))
     else {
-      const change = renderChange(before, wanted)
       try {
-        if (change) stack.nft(change)
+        change(stack, before, wanted)
       } catch {
         stack.nft(renderWhole(wanted)) // somebody changed the table
       }
@@ -77,8 +77,26 @@ export class SandboxServices {
   }
 }
 
+/** Ready messages where the stack takes them. */
+function change(stack: Stack, before: Rules, wanted: Rules): void {
+  const ready = stack.nftBatch && batchOf(before, wanted)
+  const text = ready ? '' : renderChange(before, wanted)
+  if (ready) stack.nftBatch?.(ready)
+  else if (text) stack.nft(text)
+}
+
+/** By what was and what is to be: many sandboxes share both. */
+const batches = new WeakMap<Rules, WeakMap<Rules, Buffer | undefined>>()
+
+function batchOf(before: Rules, wanted: Rules): Buffer | undefined {
+  const known = batches.get(before) ?? new WeakMap<Rules, Buffer | undefined>()
+  batches.set(before, known)
+  if (!known.has(wanted)) known.set(wanted, changeBatch(before, wanted))
+  return known.get(wanted)
+}
+
 /** Only where something stands is there anything to take away. */
 const hasRules = (stack: Stack): boolean =>
   !stack.nftRules || stack.nftRules('inet', SERVICES_TABLE).length > 0
 
-const NOTHING: Rules = { entrance: false, chains: new Map(), elements: new Map() }
+const NOTHING: Rules = { entrance: false, chains: new Map(), targets: new Map(), elements: new Map() }
