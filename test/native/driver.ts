@@ -357,8 +357,8 @@ export async function drive(
     await settled()
     return state()
   }
-  /* The first tenth warms up: heaps, thread stacks and code grow to their working size. */
-  const warm = Math.ceil(rounds / 10)
+  /* The first half warms up: heaps, thread stacks and code grow to their working size. */
+  const warm = Math.ceil(rounds / 2)
   for (let round = 0; round < warm; round++) await pass(round, ((round + 1) * goal) / rounds)
   const before = await rest()
   for (let round = warm; round < rounds; round++) await pass(round, ((round + 1) * goal) / rounds)
