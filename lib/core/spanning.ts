@@ -8,29 +8,18 @@ import type { ClusterChange } from '../cluster/mirror'
 import type { Cluster } from '../cluster/cluster'
 import type { Keys } from '../cluster/keys'
 import type { EndpointRecord as RemoteEndpoint } from '../cluster/records'
-import type { Peer, Spanning as SpanningDriver } from '../driver/contract'
 import type { Endpoint } from '../endpoint'
-import type { Change } from '../kernel/kernel'
 import type { Network } from '../network'
 import type { Sandbox } from '../sandbox'
-import { applyLeniently, type Context } from './context'
-import { Definitions, type SpanningWorld, spanningOf } from './definitions'
+import { type Context } from './context'
+import { Definitions, type SpanningWorld } from './definitions'
 import type { Difference } from './difference'
 import { Encryption } from './encryption'
 import { dnsNames } from './names'
+import { Parts, type PartsProtection } from './parts'
 import { tellProblem } from './problem'
 import type { NetworkRecord } from './records'
 import { TunnelGuard } from './tunnel-guard'
-
-/** A network's part on this host. */
-interface Presence {
-  /** Endpoints elsewhere, as the kernel knows them. */
-  readonly applied: Map<string, RemoteEndpoint>
-  /** The kernel may know more than `applied`, from before a restart. */
-  unknown: boolean
-  /** Of the hosts that these are on, and of those that are just being made reachable. */
-  ends: Set<string>
-}
 
 /** Milliseconds between two looks at the age of the keys, at most. */
 const LONGEST_LOOK = 60_000
@@ -39,7 +28,7 @@ export class Spanning {
   readonly #context: Context
   readonly #cluster: Cluster
   readonly #world: SpanningWorld
-  readonly #present = new Map<string, Presence>()
+  readonly #parts: Parts
   readonly #definitions: Definitions
   readonly #keys: Keys
   /** Of the driver that has encrypted networks. */
@@ -58,12 +47,15 @@ export class Spanning {
     this.#guard = new TunnelGuard(context, {
       networks: () => world.networks(),
       ends: () => cluster.all('host').map(({ address }) => address),
-      isEncrypted: network => this.#isEncrypted(network),
-      isHere: ({ id }) => this.#present.has(id),
+      isEncrypted: network => this.#parts.isEncrypted(network),
+      isHere: ({ id }) => this.#parts.has(id),
     })
+    const protection: PartsProtection = { guard: this.#guard }
+    this.#parts = new Parts(context, cluster, world, protection)
     const driver = [...context.drivers.values()].find(({ spanning }) => spanning?.encryption)?.spanning
     if (driver?.encryption) {
-      this.#encryption = new Encryption(context, keys, driver.encryption, () => this.#needs(driver))
+      this.#encryption = new Encryption(context, keys, driver.encryption, () => this.#parts.needs(driver))
+      protection.encryption = this.#encryption
       const lifetime = 1000 * (context.settings.cluster?.keyLifetime ?? 0)
       this.#look = setInterval(
         () => void this.#renewKeys(lifetime).catch((error: unknown) => this.#report(error)),
@@ -91,7 +83,7 @@ export class Spanning {
   async enter(endpoint: Endpoint, sandbox: Sandbox, undo: Undo): Promise<void> {
     const { network } = endpoint
     undo.push('leave the network', () => this.left(endpoint, true))
-    await this.#context.locks.run(`presence ${network.id}`, () => this.#settle(network))
+    await this.#context.locks.run(`presence ${network.id}`, () => this.#parts.settle(network))
     const there = await this.#cluster.publish('endpoint', this.#published(endpoint, sandbox), {
       if: [{ key: this.#cluster.keyOf('network', network.id), is: 'present' }],
     })
@@ -109,7 +101,7 @@ export class Spanning {
       const others = network
         .endpoints()
         .filter(({ record, id }) => record.join && !(undoing && id === endpoint.id))
-      if (others.length === 0) await this.#unsettle(network)
+      if (others.length === 0) await this.#parts.unsettle(network)
     })
   }
 
@@ -141,56 +133,11 @@ export class Spanning {
     }
   }
 
-  async #settle(network: Network): Promise<void> {
-    if (this.#present.has(network.id)) return
-    const { host } = this.#context
-    const driver = spanningOf(network)
-    const plan = await driver.settle(network.forDriver, host)
-    const secret = this.#isEncrypted(network)
-    try {
-      await host.apply(plan.changes ?? [])
-      if (plan.sysctls) host.setSysctls(plan.sysctls)
-      this.#expect(network, driver.link(network.forDriver))
-      this.#present.set(network.id, { applied: new Map(), unknown: false, ends: new Set() })
-      if (secret) this.#guard.follow({ strictly: true })
-      await this.#sync(network)
-    } catch (error) {
-      this.#present.delete(network.id)
-      this.#expect(network, undefined)
-      await applyLeniently(host, plan.undo ?? [])
-      if (secret) await this.#relax()
-      throw error
-    }
-  }
-
-  #expect(network: Network, link: string | undefined): void {
-    const { state } = network.record
-    if (state.link) this.#context.wantedLinks.delete(state.link)
-    if (link) this.#context.wantedLinks.add(link)
-    state.link = link
-  }
-
-  async #unsettle(network: Network): Promise<void> {
-    const presence = this.#present.get(network.id)
-    if (!presence) return
-    const { host, names, log } = this.#context
-    this.#present.delete(network.id)
-    for (const id of presence.applied.keys()) names.removeEndpoint(network.id, id)
-    this.#expect(network, undefined)
-    try {
-      const plan = await spanningOf(network).settle(network.forDriver, host)
-      await applyLeniently(host, plan.undo ?? [])
-      if (this.#isEncrypted(network)) await this.#relax()
-    } catch (error) {
-      log.warn(`this host's part of network ${network.name} could not be removed`, { error })
-    }
-  }
-
   /** @internal The host's part was lost and is made anew, for endpoints that are joined. */
   async rebuild(network: Network): Promise<void> {
     await this.#context.locks.run(`presence ${network.id}`, async () => {
-      this.#present.delete(network.id)
-      await this.#settle(network)
+      this.#parts.forget(network.id)
+      await this.#parts.settle(network)
     })
   }
 
@@ -227,9 +174,9 @@ export class Spanning {
     if (changes.some(({ kind }) => kind === 'network' || kind === 'host')) this.#guard.follow()
     for (const [networkId, ids] of touched) {
       const network = this.#world.networkById(networkId)
-      if (!network || !this.#present.has(networkId)) continue
+      if (!network || !this.#parts.has(networkId)) continue
       await this.#context.locks
-        .run(`presence ${networkId}`, () => this.#sync(network, ids))
+        .run(`presence ${networkId}`, () => this.#parts.sync(network, ids))
         .catch((error: unknown) => this.#report(error))
     }
     this.#context.services?.follow(changes)
@@ -244,94 +191,16 @@ export class Spanning {
     })
   }
 
-  /** Kernel and names are brought to what the mirror says: of all endpoints elsewhere, or of those named. */
-  async #sync(network: Network, ids?: Set<string>): Promise<void> {
-    const presence = this.#present.get(network.id)
-    if (!presence) return
-    const { host } = this.#context
-    const driver = spanningOf(network)
-    const { applied } = presence
-    const wanted = new Map(
-      (ids
-        ? [...ids].flatMap(id => this.#cluster.get('endpoint', `${network.id}/${id}`) ?? [])
-        : this.#cluster.endpointsOf(network.id)
-      )
-        .filter(endpoint => endpoint.host !== this.#cluster.host.name)
-        .map(endpoint => [endpoint.id, endpoint]),
-    )
-    // Endpoints of this host are none of these: their names are their own affair.
-    const concerned = [...(ids ?? new Set([...applied.keys(), ...wanted.keys()]))].filter(
-      id => applied.has(id) || wanted.has(id),
-    )
-    const changes: Change[] = []
-    const gone: Change[] = []
-    for (const id of concerned) {
-      const [before, after] = [applied.get(id), wanted.get(id)]
-      if (before && after && sameWay(before, after)) continue
-      if (before) gone.push(...driver.reach(network.forDriver, before).undo)
-      if (after) changes.push(...driver.reach(network.forDriver, after).changes)
-    }
-    const secret = this.#isEncrypted(network)
-    if (gone.length) await applyLeniently(host, gone)
-    // Encrypted before it is reachable.
-    if (secret) for (const { vtep } of wanted.values()) presence.ends.add(vtep)
-    if (secret && changes.length) await this.#encryption?.follow()
-    if (changes.length) await host.apply(changes)
-    for (const id of concerned) {
-      const after = wanted.get(id)
-      if (after) applied.set(id, after)
-      else applied.delete(id)
-      this.#name(network, id, after)
-    }
-    if (presence.unknown && this.#cluster.connected) {
-      await applyLeniently(host, await driver.prune(network.forDriver, host, [...applied.values()]))
-      presence.unknown = false
-    }
-    if (secret) {
-      const before = presence.ends
-      presence.ends = new Set([...applied.values()].map(({ vtep }) => vtep))
-      if (before.size !== presence.ends.size || !ids) await this.#encryption?.follow()
-    }
-  }
-
   /* ------------------------------------------------------------------ encrypted networks */
-
-  #isEncrypted(network: Network): boolean {
-    return network.implementation.spanning?.encryption?.of(network.forDriver) ?? false
-  }
-
-  /** Encrypted networks that this host has a part of. */
-  #secrets(): Network[] {
-    return [...this.#present.keys()]
-      .flatMap(id => this.#world.networkById(id) ?? [])
-      .filter(network => this.#isEncrypted(network))
-  }
-
-  #needs(driver: SpanningDriver) {
-    const networks = this.#secrets().filter(({ implementation }) => implementation.spanning === driver)
-    const present = networks.map(({ id }) => this.#present.get(id) as Presence)
-    const remotes = new Set(present.flatMap(({ ends }) => [...ends]))
-    return {
-      networks: networks.map(({ forDriver }) => forDriver),
-      remotes: [...remotes],
-      complete: present.every(({ unknown }) => !unknown),
-    }
-  }
-
-  /** An encrypted network has no part here any more. */
-  async #relax(): Promise<void> {
-    this.#guard.follow()
-    await this.#encryption?.follow().catch((error: unknown) => this.#encryption?.report(error))
-  }
 
   /** The keys have changed, or are known at last: then networks whose ends could not be made reachable are looked at, too. */
   async #rekey(): Promise<void> {
     try {
       await this.#encryption?.follow()
-      for (const { id } of this.#secrets())
+      for (const { id } of this.#parts.secrets())
         await this.#context.locks.run(`presence ${id}`, async () => {
           const network = this.#world.networkById(id)
-          if (network) await this.#sync(network)
+          if (network) await this.#parts.sync(network)
         })
     } catch (error) {
       this.#encryption?.report(error)
@@ -367,24 +236,6 @@ export class Spanning {
     await this.#encryption?.follow()
   }
 
-  #name(network: Network, id: string, endpoint: RemoteEndpoint | undefined): void {
-    const { names } = this.#context
-    if (!endpoint?.resolvable) {
-      names.removeEndpoint(network.id, id)
-      return
-    }
-    const bare = (cidr: string | undefined) => cidr?.replace(/\/.*/, '')
-    names.setEndpoint({
-      endpointId: id,
-      networkId: network.id,
-      networkName: network.name,
-      names: endpoint.names,
-      ipv4: bare(endpoint.ipv4),
-      ipv6: bare(endpoint.ipv6),
-    })
-    names.setHealth(id, endpoint.healthy)
-  }
-
   /* ------------------------------------------------------------------ start and end */
 
   /** The stored state is back: what is joined here is told to the others as soon as the store is there. */
@@ -392,8 +243,7 @@ export class Spanning {
     for (const network of this.#world.networks()) {
       if (!network.implementation.spanning) continue
       const joined = network.endpoints().filter(({ sandbox }) => sandbox !== undefined)
-      if (joined.length) this.#present.set(network.id, { applied: new Map(), unknown: true, ends: new Set() })
-      this.#expect(network, joined.length ? spanningOf(network).link(network.forDriver) : undefined)
+      this.#parts.restored(network, joined.length > 0)
       for (const endpoint of joined) this.changed(endpoint)
     }
   }
@@ -413,9 +263,9 @@ export class Spanning {
         if (!first) return
         await this.#cluster.claims.sweep(this.#cluster.all('network'))
         this.#encryption?.distrust()
-        for (const id of this.#present.keys()) {
+        for (const id of this.#parts.ids()) {
           const network = this.#world.networkById(id)
-          if (network) await this.#context.locks.run(`presence ${id}`, () => this.#sync(network))
+          if (network) await this.#context.locks.run(`presence ${id}`, () => this.#parts.sync(network))
         }
         await this.#encryption?.follow()
       })
@@ -434,6 +284,3 @@ export class Spanning {
     await this.#following
   }
 }
-
-const sameWay = (a: Peer, b: Peer): boolean =>
-  a.mac === b.mac && a.vtep === b.vtep && a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6
