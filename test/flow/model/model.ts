@@ -12,11 +12,20 @@ export interface EndpointModel {
   priority: number
   /** Host ports, ascending. */
   ports: number[]
+  /** Said to be so since it last left. */
+  unhealthy?: boolean
+  /** What it is a task of: this one, not another of the same name. */
+  service?: ServiceModel
+}
+
+export interface ServiceModel {
+  alias: string
 }
 
 export interface NetworkModel {
   label: string
   endpoints: Map<string, EndpointModel>
+  services: Map<string, ServiceModel>
 }
 
 export interface SandboxModel {
@@ -118,21 +127,54 @@ export function same(model: Model, { controller }: Real): void {
         endpoint.name,
         {
           at: endpoint.sandbox?.containerId,
+          healthy: endpoint.healthy,
           ports: endpoint.inspect().bindings.map(({ hostPort }) => hostPort),
           // each by IPv4 and by IPv6
           published: [...new Set(endpoint.ports.map(({ hostPort }) => hostPort))].sort(),
         },
       ]),
     ),
+    Object.fromEntries(
+      controller.services(network.name).map(service => [
+        service.name,
+        {
+          alias: service.aliases[0],
+          tasks: service
+            .tasks()
+            .map(({ name, healthy }) => `${name}${healthy ? '' : ', unhealthy'}`)
+            .sort(),
+        },
+      ]),
+    ),
   ])
-  const known = [...model.networks].map(([network, { label, endpoints }]) => [
+  const known = [...model.networks].map(([network, { label, endpoints, services }]) => [
     network,
     label,
     Object.fromEntries(
       [...endpoints].map(([name, endpoint]) => {
         const out = endpoint.at && model.gateway(endpoint.at)?.endpoint === endpoint
-        return [name, { at: endpoint.at, ports: endpoint.ports, published: out ? endpoint.ports : [] }]
+        return [
+          name,
+          {
+            at: endpoint.at,
+            healthy: !endpoint.unhealthy,
+            ports: endpoint.ports,
+            published: out ? endpoint.ports : [],
+          },
+        ]
       }),
+    ),
+    Object.fromEntries(
+      [...services].map(([name, service]) => [
+        name,
+        {
+          alias: service.alias,
+          tasks: [...endpoints]
+            .filter(([, endpoint]) => endpoint.service === service && endpoint.at)
+            .map(([task, { unhealthy }]) => `${task}${unhealthy ? ', unhealthy' : ''}`)
+            .sort(),
+        },
+      ]),
     ),
   ])
   expect(told.sort()).toEqual(known.sort())
@@ -154,6 +196,7 @@ export async function finish({ kernel, controller }: Real): Promise<void> {
   await kernel.settle()
   expect(await controller.check()).toEqual([])
   for (const sandbox of controller.sandboxes()) await sandbox.delete({ force: true })
+  for (const service of controller.services()) await service.delete()
   for (const each of controller.networks()) {
     for (const endpoint of each.endpoints()) await endpoint.delete()
     await each.delete()

@@ -1,6 +1,15 @@
 /** Every public operation that changes something: what the model answers, and the real thing. */
 import type { Network, Sandbox } from 'libcnm'
-import type { Container, EndpointModel, Model, NetworkModel, NetworkName, Real, SandboxModel } from './model'
+import type {
+  Container,
+  EndpointModel,
+  Model,
+  NetworkModel,
+  NetworkName,
+  Real,
+  SandboxModel,
+  ServiceModel,
+} from './model'
 
 export interface Operation {
   name: string
@@ -34,6 +43,18 @@ function ofEndpoint(
   })
 }
 
+function ofService(
+  model: Model,
+  on: NetworkName,
+  name: string,
+  say: (service: ServiceModel) => string,
+): string {
+  return ofNetwork(model, on, ({ services }) => {
+    const service = services.get(name)
+    return service ? say(service) : 'ERR_SERVICE_NOT_FOUND'
+  })
+}
+
 function ofSandbox(model: Model, id: Container, say: (sandbox: SandboxModel) => string): string {
   const sandbox = model.containers.get(id)
   return sandbox ? say(sandbox) : 'ERR_SANDBOX_NOT_FOUND'
@@ -46,7 +67,7 @@ export const operations = {
     name: `create network ${name}`,
     expect(model) {
       if (model.networks.has(name)) return 'ERR_NETWORK_EXISTS'
-      model.networks.set(name, { label: 'new', endpoints: new Map() })
+      model.networks.set(name, { label: 'new', endpoints: new Map(), services: new Map() })
       return 'ok'
     },
     run: ({ controller }) =>
@@ -68,8 +89,8 @@ export const operations = {
   deleteNetwork: (name: NetworkName): Operation => ({
     name: `delete network ${name}`,
     expect: model =>
-      ofNetwork(model, name, ({ endpoints }) => {
-        if (endpoints.size) return 'ERR_NETWORK_IN_USE'
+      ofNetwork(model, name, ({ endpoints, services }) => {
+        if (endpoints.size || services.size) return 'ERR_NETWORK_IN_USE'
         model.networks.delete(name)
         return 'ok'
       }),
@@ -78,7 +99,8 @@ export const operations = {
   prune: (): Operation => ({
     name: 'prune networks',
     expect(model) {
-      for (const [name, { endpoints }] of model.networks) if (!endpoints.size) model.networks.delete(name)
+      for (const [name, { endpoints, services }] of model.networks)
+        if (!endpoints.size && !services.size) model.networks.delete(name)
       return 'ok'
     },
     run: ({ controller }) => controller.pruneNetworks(),
@@ -148,15 +170,31 @@ export const operations = {
 
   /* ---------------------------------------------------------------- endpoints */
 
-  createEndpoint: (on: NetworkName, name: string, ports: number[]): Operation => ({
-    name: `create endpoint ${name} on ${on} for ${ports}`,
+  createEndpoint: (on: NetworkName, name: string, ports: number[], of?: string): Operation => ({
+    name: `create endpoint ${name} on ${on} for ${ports}${of ? `, a task of ${of}` : ''}`,
     expect: model =>
-      ofNetwork(model, on, ({ endpoints }) => {
+      ofNetwork(model, on, ({ endpoints, services }) => {
+        const service = of === undefined ? undefined : services.get(of)
+        if (of !== undefined && !service) return 'ERR_SERVICE_NOT_FOUND'
         if (endpoints.has(name)) return 'ERR_ENDPOINT_EXISTS'
-        endpoints.set(name, { priority: 0, ports })
+        endpoints.set(name, { priority: 0, ports, service })
         return 'ok'
       }),
-    run: async real => networkOf(real, on).createEndpoint({ name, ports: bindings(ports) }),
+    run: async real =>
+      networkOf(real, on).createEndpoint({
+        name,
+        ports: bindings(ports),
+        ...(of !== undefined && { service: of }),
+      }),
+  }),
+  setHealth: (on: NetworkName, name: string, healthy: boolean): Operation => ({
+    name: `say that ${name} on ${on} is ${healthy ? 'healthy' : 'unhealthy'}`,
+    expect: model =>
+      ofEndpoint(model, on, name, endpoint => {
+        endpoint.unhealthy = !healthy
+        return 'ok'
+      }),
+    run: async real => endpointOf(real, on, name).setHealth(healthy),
   }),
   join: (on: NetworkName, name: string, id: Container, priority: number): Operation => ({
     name: `join ${name} on ${on} to ${id} with priority ${priority}`,
@@ -194,6 +232,7 @@ export const operations = {
       ofEndpoint(model, on, name, endpoint => {
         if (!endpoint.at && !force) return 'ERR_ENDPOINT_NOT_JOINED'
         endpoint.at = undefined
+        endpoint.unhealthy = false
         return 'ok'
       }),
     run: async real => endpointOf(real, on, name).leave({ force }),
@@ -209,7 +248,46 @@ export const operations = {
     run: async real => endpointOf(real, on, name).delete({ force }),
   }),
 
+  /* ---------------------------------------------------------------- services */
+
+  createService: (on: NetworkName, name: string, endpointMode: 'vip' | 'dnsrr'): Operation => ({
+    name: `create service ${name} on ${on}, ${endpointMode}`,
+    expect: model =>
+      ofNetwork(model, on, ({ services }) => {
+        if (services.has(name)) return 'ERR_SERVICE_EXISTS'
+        services.set(name, { alias: 'first' })
+        return 'ok'
+      }),
+    run: async ({ controller }) =>
+      controller.createService({ name, network: on, endpointMode, aliases: ['first'] }),
+  }),
+  updateService: (on: NetworkName, name: string, alias: string): Operation => ({
+    name: `call service ${name} on ${on} ${alias} as well`,
+    expect: model =>
+      ofService(model, on, name, service => {
+        service.alias = alias
+        return 'ok'
+      }),
+    run: async ({ controller }) => controller.service(name, on).update({ aliases: [alias] }),
+  }),
+  deleteService: (on: NetworkName, name: string): Operation => ({
+    name: `delete service ${name} on ${on}`,
+    expect: model =>
+      ofService(model, on, name, () => {
+        model.networks.get(on)?.services.delete(name)
+        return 'ok'
+      }),
+    run: async ({ controller }) => controller.service(name, on).delete(),
+  }),
+
   /* ---------------------------------------------------------------- upkeep */
+
+  /** Nobody can listen on a socket of a model: it is to be refused, and to leave nothing. */
+  serveNames: (): Operation => ({
+    name: 'serve names to the host',
+    expect: () => 'ERR_NAMES',
+    run: ({ controller }) => controller.serveNames(),
+  }),
 
   check: (): Operation => ({
     name: 'check',
