@@ -109,22 +109,35 @@ interface ExchangeParts {
   upgrade: Upgrade | undefined
 }
 
+/** What Node hands over with a request that wants the connection itself. */
+export interface Takeover {
+  socket: Duplex
+  head: Buffer
+  /** Milliseconds until the body must be there. */
+  patience: number
+}
+
 /** A connection that is leaving HTTP: Node hands it over after the headers, before the body. */
 class Upgrade {
   readonly #socket: Duplex
   readonly #request: IncomingMessage
+  readonly #patience: number
   #head: Buffer
 
-  constructor(request: IncomingMessage, socket: Duplex, head: Buffer) {
+  constructor(request: IncomingMessage, { socket, head, patience }: Takeover) {
     this.#request = request
     this.#socket = socket
     this.#head = head
+    this.#patience = patience
   }
 
-  async body(limit: number): Promise<Buffer> {
+  body(limit: number): Promise<Buffer> {
     // Since Node 26 the body is the request's, as with any other; before, it comes over the connection that was handed over.
-    if (!this.#request.complete || this.#request.readableLength > 0)
-      return inTime(readBody(this.#request, limit))
+    const own = !this.#request.complete || this.#request.readableLength > 0
+    return inTime(own ? readBody(this.#request, limit) : this.#readRaw(limit), this.#patience)
+  }
+
+  async #readRaw(limit: number): Promise<Buffer> {
     const length = Number(this.#request.headers['content-length'] ?? 0)
     if (!(length <= limit))
       throw new HttpError(413, `request body is larger than ${limit} bytes`, { Connection: 'close' })
@@ -156,9 +169,6 @@ class Upgrade {
   }
 }
 
-/** Milliseconds until the next part of a body must be there, on a connection that Node no longer watches. */
-const BODY_TIMEOUT = 30_000
-
 /** How much of a body that nobody wants is read, bytes and milliseconds, so that its sender gets to read the answer. */
 const DRAIN_LIMIT = 16 * 1024 * 1024
 const DRAIN_TIME = 2_000
@@ -175,10 +185,10 @@ function drain(request: IncomingMessage): void {
   request.resume()
 }
 
-/** Refuses a body that does not come; who waits for it is not kept waiting. */
-function inTime(body: Promise<Buffer>): Promise<Buffer> {
+/** Refuses a body that does not come, or comes in trickles. */
+function inTime(body: Promise<Buffer>, patience: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(reject, BODY_TIMEOUT, new HttpError(408, 'Request Timeout'))
+    const timer = setTimeout(reject, patience, new HttpError(408, 'Request Timeout'))
     body.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }
@@ -186,7 +196,6 @@ function inTime(body: Promise<Buffer>): Promise<Buffer> {
 function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
   return new Promise((resolve, reject) => {
     const done = (chunk?: Buffer) => {
-      clearTimeout(timer)
       socket.pause()
       socket.off('data', done).off('end', ended).off('error', failed).off('close', ended)
       resolve(chunk)
@@ -196,7 +205,6 @@ function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
       done()
       reject(error)
     }
-    const timer = setTimeout(failed, BODY_TIMEOUT, new HttpError(408, 'Request Timeout'))
     socket.on('data', done).once('end', ended).once('error', failed).once('close', ended)
     socket.resume()
   })
@@ -245,7 +253,7 @@ export class Router {
     request: IncomingMessage,
     response: ServerResponse,
     closing: AbortSignal,
-    upgrade?: { socket: Duplex; head: Buffer },
+    upgrade?: Takeover,
   ): Promise<void> {
     const gone = new AbortController()
     const leave = () => gone.abort()
@@ -263,7 +271,7 @@ export class Router {
         request,
         response,
         signal: gone.signal,
-        upgrade: upgrade && new Upgrade(request, upgrade.socket, upgrade.head),
+        upgrade: upgrade && new Upgrade(request, upgrade),
       })
       const value = await route.handler(exchange)
       if (value !== undefined && !response.headersSent) exchange.send(200, value)

@@ -47,7 +47,8 @@ export async function listen(
     response.assignSocket(socket)
     response.once('finish', () => socket.end())
     socket.on('error', () => socket.destroy())
-    track(router.handle(request, response, closing.signal, { socket, head }))
+    // Node no longer watches such a connection.
+    track(router.handle(request, response, closing.signal, { socket, head, patience: requestTimeout }))
   })
   server.on('clientError', refuseMalformed)
   const sockets = new Set<Socket>()

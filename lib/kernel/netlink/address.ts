@@ -4,6 +4,7 @@ import {
   AF_INET,
   AF_INET6,
   IFA_ADDRESS,
+  IFA_BROADCAST,
   IFA_F_NODAD,
   IFA_F_NOPREFIXROUTE,
   IFA_F_PERMANENT,
@@ -68,12 +69,16 @@ function ifaddr(
 
 type AddressChange = Extract<Change, { op: 'addAddress' | 'removeAddress' }>
 
-/** As `ip address add` does: no broadcast address unless one is asked for. */
+/**
+ * As `ip address add ADDRESS brd +` does: an IPv4 address outside of 127.0.0.0/8, in a subnet that has room for one, comes
+ * with the last address of the subnet for broadcasts, as Docker's do.
+ */
 export function encodeAddress(w: Writer, change: AddressChange, resolve: Resolver): void {
   const add = change.op === 'addAddress'
   const text = addressOf(change.address)
   const six = familyOf(text) === 6
   const bytes = ipBytes(text)
+  const length = lengthOf(change.address)
   const flags = add
     ? (six && !change.dad ? IFA_F_NODAD : 0) | (change.noPrefixRoute ? IFA_F_NOPREFIXROUTE : 0)
     : 0
@@ -85,18 +90,19 @@ export function encodeAddress(w: Writer, change: AddressChange, resolve: Resolve
         : RT_SCOPE_UNIVERSE
     : RT_SCOPE_UNIVERSE
   w.request(add ? RTM_NEWADDR : RTM_DELADDR, add ? NLM_F_CREATE | NLM_F_EXCL : 0)
-  ifaddr(
-    w,
-    six ? AF_INET6 : AF_INET,
-    lengthOf(change.address),
-    flags > 0xff ? 0 : flags,
-    scope,
-    resolve.link(change.link),
-  )
+  ifaddr(w, six ? AF_INET6 : AF_INET, length, flags > 0xff ? 0 : flags, scope, resolve.link(change.link))
   w.attrBytes(IFA_LOCAL, bytes)
   w.attrBytes(IFA_ADDRESS, bytes)
+  if (add && !six && bytes[0] !== 127 && length <= 30) w.attrBytes(IFA_BROADCAST, lastOf(bytes, length))
   if (flags > 0xff) w.attr32(IFA_FLAGS, flags) // only these have more than eight bits
   w.end()
+}
+
+/** The last IPv4 address of a subnet. */
+function lastOf(address: Buffer, length: number): Buffer {
+  const last = Buffer.alloc(4)
+  last.writeUInt32BE((address.readUInt32BE() | (0xffffffff >>> length)) >>> 0)
+  return last
 }
 
 export function encodeGetAddresses(w: Writer, link = 0): void {

@@ -273,7 +273,7 @@ describe('addresses and routes', () => {
       ]),
     )
     const [first] = (witness?.addr_info ?? []) as object[]
-    expect(first).not.toHaveProperty('broadcast')
+    expect(first).toHaveProperty('broadcast', '10.1.0.255')
   })
 
   test('scope, no prefix route, detection when asked; removal', async () => {

@@ -235,6 +235,11 @@ describe('one server', () => {
       'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"Name":',
       /^HTTP\/1\.1 408 /,
     ],
+    [
+      'a body that never ends, of one who wants the connection itself',
+      'POST /networks/create HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"Name":',
+      /^HTTP\/1\.1 408 /,
+    ],
   ])('%s', async (_, text, answer) => {
     const impatient = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
     expect(await impatient.raw(text)).toMatch(answer)

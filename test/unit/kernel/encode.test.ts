@@ -109,7 +109,7 @@ const SAME: Record<string, Change> = {
     flood: false,
     neighbourSuppression: true,
   },
-  'ip address add 10.1.2.3/24 dev va': { op: 'addAddress', link: va, address: '10.1.2.3/24' },
+  'ip address add 10.1.2.3/24 brd + dev va': { op: 'addAddress', link: va, address: '10.1.2.3/24' },
   'ip address add 127.0.0.2/8 dev lo': { op: 'addAddress', link: 'lo', address: '127.0.0.2/8' },
   'ip address add fd00::2/64 dev va nodad': { op: 'addAddress', link: va, address: 'fd00::2/64' },
   'ip address add fd00::3/64 dev va nodad noprefixroute': {
