@@ -87,7 +87,10 @@ export const ERRORS = {
   ERR_HOST_ROUTE_CONFLICT: { kind: 'conflict', next: 'choose another subnet, or set ipam.force' },
   // kernel
   ERR_KERNEL: { kind: 'kernel', next: 'see details.errno and the message of the kernel' },
-  ERR_NETNS_NOT_FOUND: { kind: 'not-found', next: 'give the path of a network namespace; a sandbox whose own is gone is to be created again' },
+  ERR_NETNS_NOT_FOUND: {
+    kind: 'not-found',
+    next: 'give the path of a network namespace; a sandbox whose own is gone is to be created again',
+  },
   ERR_NETNS_EXISTS: { kind: 'conflict', next: 'another namespace is bound to this path' },
   ERR_LINK_EXISTS: { kind: 'conflict', next: 'choose another interface name' },
   ERR_LINK_NOT_FOUND: { kind: 'not-found', next: 'check the interface name' },
