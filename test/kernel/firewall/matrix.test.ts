@@ -1,6 +1,7 @@
 /**
  * Who reaches what, as one table: for each kind of network, from outside, from a trusted link, from another network, from the
- * same one and from the host; over TCP and UDP, IPv4 and IPv6; by both backends, with and without br_netfilter.
+ * same one and from the host; over TCP and UDP, IPv4 and IPv6; by both backends, with and without br_netfilter, and on a host
+ * whose FORWARD policy is DROP as Docker leaves it.
  */
 import type { Controller, Stack } from 'libcnm'
 import { bare, CLIENT, makeHost, stackOf, type TestHost, UPLINK } from '../../support/host'
@@ -74,11 +75,13 @@ function rows(): Row[] {
 }
 
 describe.each([
-  { backend: 'nftables', bridged: false },
-  { backend: 'iptables', bridged: false },
-  { backend: 'nftables', bridged: true },
-  { backend: 'iptables', bridged: true },
-] as const)('$backend, br_netfilter $bridged', ({ backend, bridged }) => {
+  { backend: 'nftables', bridged: false, policy: 'ACCEPT' },
+  { backend: 'iptables', bridged: false, policy: 'ACCEPT' },
+  { backend: 'nftables', bridged: true, policy: 'ACCEPT' },
+  { backend: 'iptables', bridged: true, policy: 'ACCEPT' },
+  { backend: 'nftables', bridged: false, policy: 'DROP' },
+  { backend: 'iptables', bridged: false, policy: 'DROP' },
+] as const)('$backend, br_netfilter $bridged, FORWARD policy $policy', ({ backend, bridged, policy }) => {
   let h: TestHost
   let vpn: Stack
   let controller: Controller
@@ -104,6 +107,10 @@ describe.each([
       { op: 'addRoute', route: { destination: '::/0', gateway: VPN.host[6], link: 'eth0' } },
     ])
     await h.serve(h.client, 7)
+    if (policy === 'DROP')
+      for (const tool of ['iptables', 'ip6tables'])
+        for (const rule of ['-P FORWARD DROP', '-N DOCKER-USER', '-I FORWARD -j DOCKER-USER'])
+          h.run(h.host, tool, ...rule.split(' '))
     controller = await h.open({ firewall: backend })
   })
   afterAll(async () => {
