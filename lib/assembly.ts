@@ -286,13 +286,38 @@ function ipamOf(
   registry.register(shared ?? local, true)
   registry.register(new NullIpamDriver(), true)
   registry.register(dhcpIpam(host), true)
-  for (const driver of settings.ipamDrivers) registry.register(driver)
+  for (const driver of settings.ipamDrivers) {
+    checkIpamDriver(driver)
+    registry.register(driver)
+  }
   return { registry, joinCluster: shared && (() => shared.restored()) }
 }
 
 /** A driver handed in from outside must at least look like one. */
 export function checkDriver(driver: Driver): void {
-  for (const method of ['createNetwork', 'deleteNetwork', 'join', 'leave'] as const)
-    if (typeof driver?.[method] !== 'function')
-      throw new CnmError('ERR_INVALID_OPTION', `driver: must have a method ${method}`, { method })
+  looksLike('driver', driver, ['createNetwork', 'deleteNetwork', 'join', 'leave'])
+}
+
+export function checkIpamDriver(driver: IpamDriver): void {
+  looksLike('IPAM driver', driver, [
+    'defaultAddressSpaces',
+    'requestPool',
+    'releasePool',
+    'requestAddress',
+    'releaseAddress',
+  ])
+}
+
+function looksLike<T extends { readonly name: string; readonly capabilities: object }>(
+  what: string,
+  driver: T,
+  methods: readonly (keyof T & string)[],
+): void {
+  const refuse = (problem: string, details: object) =>
+    new CnmError('ERR_INVALID_OPTION', `${what}: must have ${problem}`, { ...details })
+  for (const method of methods)
+    if (typeof driver?.[method] !== 'function') throw refuse(`a method ${method}`, { method })
+  if (typeof driver.name !== 'string') throw refuse('a name, as text', { field: 'name' })
+  if (typeof driver.capabilities !== 'object' || driver.capabilities === null)
+    throw refuse('capabilities', { field: 'capabilities' })
 }

@@ -1,6 +1,6 @@
 import { CnmError } from './base/errors'
 import { ip, parse } from './base/parse'
-import { assemble, type Assembled, checkDriver } from './assembly'
+import { assemble, type Assembled, checkDriver, checkIpamDriver } from './assembly'
 import { bootId } from './core/boot'
 import { type Context } from './core/context'
 import type { Difference } from './core/difference'
@@ -251,6 +251,7 @@ export class Controller {
   }
 
   registerIpamDriver(driver: IpamDriver): void {
+    checkIpamDriver(driver)
     this.#context.ipam.register(driver)
     followLent(this.#context, this.#world, driver)
   }
@@ -313,7 +314,7 @@ export class Controller {
     await this.#context.reaper.settle()
   }
 
-  /** `type` is one of the event types, or `*` for all. */
+  /** `type` is one of the event types, or `*` for all. Throws ERR_INVALID_OPTION for another. */
   on<T extends CnmEventType | '*'>(type: T, listener: (event: CnmEventOf<T>) => void): this {
     this.#context.events.on(type, listener as (event: CnmEvent) => void)
     return this

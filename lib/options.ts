@@ -311,6 +311,12 @@ export const JoinOptions = z
 export type JoinOptions = z.output<typeof JoinOptions>
 export type JoinInput = z.input<typeof JoinOptions>
 
+/** Both are written into resolv.conf as they are. */
+const searchDomains = () =>
+  z.array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."')).default([])
+const resolvOptions = () =>
+  z.array(z.string().regex(/^[a-z0-9:_-]{1,64}$/i, 'must be an option of resolv.conf(5)')).default([])
+
 export const SandboxOptions = z.strictObject({
   containerId: containerId(),
   /**
@@ -327,12 +333,8 @@ export const SandboxOptions = z.strictObject({
     .strictObject({
       /** `[DOMAIN=]ADDRESS[#PORT]`, asked from the sandbox; those with a domain beside the others (split DNS). */
       servers: z.array(upstream()).default([]),
-      search: z
-        .array(z.string().regex(/^(\.|[A-Za-z0-9._-]{1,253})$/, 'must be a domain, or "."'))
-        .default([]),
-      options: z
-        .array(z.string().regex(/^[a-z0-9:_-]{1,64}$/i, 'must be an option of resolv.conf(5)'))
-        .default([]),
+      search: searchDomains(),
+      options: resolvOptions(),
     })
     .prefault({}),
   /** `name:ip`; the address may be `host-gateway`. */
@@ -378,8 +380,8 @@ export const ControllerOptions = z
     dns: z
       .strictObject({
         servers: z.array(ip()).default([]),
-        search: z.array(z.string()).default([]),
-        options: z.array(z.string()).default([]),
+        search: searchDomains(),
+        options: resolvOptions(),
       })
       .prefault({}),
     /** File that the host's name servers are read from. */

@@ -1,3 +1,6 @@
+import { CnmError } from '../base/errors'
+import { nearest } from '../base/nearest'
+import { printable } from '../base/parse'
 import type { FirewallProblem } from '../firewall/contract'
 import type { Difference } from './difference'
 
@@ -64,6 +67,36 @@ export type CnmEvent = { time: number } & (
 )
 
 export type CnmEventType = CnmEvent['type']
+/** Every type once: the compiler refuses a list that lacks one. */
+const TYPES: Record<CnmEventType | '*', true> = {
+  '*': true,
+  'network.create': true,
+  'network.update': true,
+  'network.delete': true,
+  'endpoint.create': true,
+  'endpoint.update': true,
+  'endpoint.delete': true,
+  'endpoint.join': true,
+  'endpoint.leave': true,
+  'service.create': true,
+  'service.update': true,
+  'service.delete': true,
+  'sandbox.create': true,
+  'sandbox.update': true,
+  'sandbox.delete': true,
+  'address.lost': true,
+  'address.regained': true,
+  drift: true,
+  'firewall.repaired': true,
+  'firewall.problem': true,
+  'network.shadowed': true,
+  'cluster.connected': true,
+  'cluster.lost': true,
+  'host.join': true,
+  'host.leave': true,
+  'cluster.garbage': true,
+  problem: true,
+}
 /** The event of one type; several types may share a shape. */
 export type CnmEventOf<T extends CnmEventType | '*'> = T extends '*' ? CnmEvent : OfType<CnmEvent, T>
 type OfType<E, T> = E extends { type: infer U } ? (T extends U ? E & { type: T } : never) : never
@@ -72,6 +105,27 @@ type Listener = (event: CnmEvent) => void
 type Listeners = Map<Listener, Listener>
 /** An event without its time, distributed over the union. */
 export type Untimed = CnmEvent extends infer E ? (E extends CnmEvent ? Omit<E, 'time'> : never) : never
+
+/** A misspelt type would be waited for in vain: ERR_INVALID_OPTION. */
+function checkListener(type: string, listener: unknown): void {
+  if (!Object.hasOwn(TYPES, type)) {
+    const known = Object.keys(TYPES)
+    const near = nearest(String(type), known)
+    throw new CnmError(
+      'ERR_INVALID_OPTION',
+      `event type: ${printable(String(type))} is none${near ? `; did you mean ${near}?` : `; known: ${known.join(', ')}`}`,
+      { type, known },
+    )
+  }
+  if (typeof listener !== 'function')
+    throw new CnmError(
+      'ERR_INVALID_OPTION',
+      `listener of ${type}: must be a function (got ${typeof listener})`,
+      {
+        type,
+      },
+    )
+}
 
 /** Delivery is synchronous and in order; a listener that throws harms nobody but itself. */
 export class Events {
@@ -91,11 +145,13 @@ export class Events {
   }
 
   on(type: string, listener: Listener): void {
+    checkListener(type, listener)
     this.#add(type, listener, listener)
   }
 
   /** `off` with the same listener takes it back. */
   once(type: string, listener: Listener): void {
+    checkListener(type, listener)
     this.#add(type, listener, event => {
       this.off(type, listener)
       listener(event)
@@ -108,6 +164,7 @@ export class Events {
   }
 
   off(type: string, listener: Listener): void {
+    checkListener(type, listener)
     this.#listeners.get(type)?.delete(listener)
   }
 
@@ -122,6 +179,10 @@ export class Events {
    * are kept (at most `limit`, the oldest go first).
    */
   stream(signal?: AbortSignal, limit = 10_000): AsyncGenerator<CnmEvent, void, void> {
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw new CnmError('ERR_INVALID_OPTION', 'signal: must be an AbortSignal, or absent', {
+        field: 'signal',
+      })
     const waiting: CnmEvent[] = []
     let wake = (): void => {}
     let ended = false

@@ -62,7 +62,8 @@ export async function repair(
   for (const difference of found)
     if (difference.fix.by === 'services')
       await mend(difference, () => sandboxes.get(difference.sandboxId as string)?.repairServices())
-  const wall = found.find(({ fix }) => fix.by === 'firewall')
+  // A bridge that was made anew has none of the sysctls that the firewall had set on the old one.
+  const wall = found.find(({ fix }) => fix.by === 'firewall' || fix.by === 'rebuild-network')
   if (wall) await mend(wall, () => context.firewall.repair())
   const plain = found.find(({ fix }) => fix.by === 'encryption')
   if (plain) await mend(plain, () => context.spanning?.repair())

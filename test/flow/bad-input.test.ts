@@ -156,6 +156,58 @@ const OPTIONS: Row[] = [
   ],
 ]
 
+/** Of the controller itself. Half a driver would be found out only when somebody needs it. */
+const CONTROLLER: Row[] = [
+  [
+    'an event that there is not',
+    s => s.controller.on(any('endpoint.joined'), () => {}),
+    'ERR_INVALID_OPTION',
+    /event type: endpoint\.joined is none; did you mean endpoint\.join\?/,
+  ],
+  ['once, likewise', s => s.controller.once(any('drfit'), () => {}), 'ERR_INVALID_OPTION', /mean drift\?/],
+  [
+    'a listener that is none',
+    s => s.controller.on('drift', any(undefined)),
+    'ERR_INVALID_OPTION',
+    /listener of drift: must be a function \(got undefined\)/,
+  ],
+  [
+    'a signal that is none',
+    s => s.controller.events(any('drift')),
+    'ERR_INVALID_OPTION',
+    /signal: must be an AbortSignal/,
+  ],
+  [
+    'an IPAM driver without methods',
+    s => s.controller.registerIpamDriver(any({ name: 'mine' })),
+    'ERR_INVALID_OPTION',
+    /IPAM driver: must have a method defaultAddressSpaces/,
+  ],
+  [
+    'an IPAM driver without methods, at the start',
+    () => Controller.open(any({ kernel: new MockKernel(), ipamDrivers: [{ name: 'mine' }] })),
+    'ERR_INVALID_OPTION',
+    /IPAM driver: must have a method/,
+  ],
+  [
+    'a driver without a name',
+    s => {
+      const act = () => {}
+      s.controller.registerDriver(
+        any({ createNetwork: act, deleteNetwork: act, join: act, leave: act, capabilities: {} }),
+      )
+    },
+    'ERR_INVALID_OPTION',
+    /driver: must have a name/,
+  ],
+  [
+    'a search domain with a line of its own for resolv.conf',
+    () => Controller.open(any({ kernel: new MockKernel(), dns: { search: ['a\nnameserver 192.0.2.66'] } })),
+    'ERR_INVALID_OPTION',
+    /options\.dns\.search\.0: must be a domain/,
+  ],
+]
+
 const NAMES: Row[] = [
   ['empty', net({ name: '' }), 'ERR_INVALID_NAME', /options\.name: must not be empty/],
   ['blank', net({ name: ' \t ' }), 'ERR_INVALID_NAME', /options\.name/],
@@ -544,6 +596,7 @@ const HOSTILE: Row[] = [
 
 describe.each<[string, Row[]]>([
   ['options', OPTIONS],
+  ['the controller', CONTROLLER],
   ['names', NAMES],
   ['addresses', ADDRESSES],
   ['macvlan, ipvlan, plugins', LANS],

@@ -216,7 +216,8 @@ describe('the kernel tells what somebody takes away, and a `drift` event names i
       ipam: { config: [{ subnet: '10.77.1.0/24' }] },
     })
     const sandbox = await controller.createSandbox({ containerId: 'c1' })
-    await (await network.createEndpoint({ name: 'c1' })).join(sandbox)
+    // With a port, so that the firewall has set something on the bridge, which a new one lacks.
+    await (await network.createEndpoint({ name: 'c1', ports: ['8080:80'] })).join(sandbox)
     const told: string[] = []
     controller.on('drift', ({ differences }) => told.push(...differences.map(each => each.message)))
     for (let turn = 0; turn < 20; turn++) await pause(10) // the last of our own changes come by
