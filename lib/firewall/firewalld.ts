@@ -29,13 +29,20 @@ export class Firewalld {
   private queue: Promise<void> = Promise.resolve()
   /** It runs, and our zone is there. */
   active = false
+  /** It runs, maybe not for long enough to have our zone. */
+  private present = false
+  /** It did not do what it was last asked for. */
+  private refused = false
 
-  /** `reloaded` is called after firewalld loaded its rules anew, with the zone in order again. */
+  /**
+   * `changed` is called after firewalld loaded its rules anew, with the zone in order again, and when it is gone or begins
+   * to refuse: the rules of the host are to be looked at.
+   */
   constructor(
     name: string,
     private readonly socket: string,
     private readonly log: Logger,
-    private readonly reloaded: () => void,
+    private readonly changed: () => void,
   ) {
     this.zone = name.slice(0, LONGEST_NAME)
     this.policy = `${name.slice(0, LONGEST_NAME - 4)}-fwd`
@@ -48,8 +55,10 @@ export class Firewalld {
         this.socket,
         signal => this.hear(signal),
         () => {
+          if (!this.bus) return
           this.bus = undefined
-          this.active = false
+          this.active = this.present = false
+          this.changed()
         },
       )
       for (const rule of [
@@ -58,7 +67,8 @@ export class Firewalld {
       ])
         await this.bus.call(BUS, BUS_PATH, BUS, 'AddMatch', 's', [rule])
       const [runs] = await this.bus.call(BUS, BUS_PATH, BUS, 'NameHasOwner', 's', [NAME])
-      if (runs === true) await this.inTurn(() => this.arrange())
+      this.present = runs === true
+      if (this.present) await this.inTurn(() => this.arrange())
     } catch (error) {
       this.log.debug('firewalld is not spoken with', { error })
     }
@@ -70,29 +80,48 @@ export class Firewalld {
     if (this.active) await this.inTurn(() => this.place())
   }
 
+  /**
+   * A drop in this table is meant for others. While firewalld starts, reloads and ends it drops everything for a moment
+   * (`firewalld_policy_drop`); that is soon over, and no news.
+   */
+  minds(table: string): boolean {
+    return /^firewalld(_policy_drop)?$/.test(table) && this.present && !this.refused
+  }
+
   stop(): void {
-    this.bus?.close()
+    const { bus } = this
     this.bus = undefined
-    this.active = false
+    bus?.close()
+    this.active = this.present = false
   }
 
   private hear({ interface: face, member, body }: Signal): void {
     if (face === NAME && member === 'Reloaded') void this.again()
     if (member !== 'NameOwnerChanged' || body[0] !== NAME) return
-    if (body[2] === '') this.active = false
-    else void this.again()
+    this.present = body[2] !== ''
+    if (this.present) return void this.again()
+    this.active = false
+    this.changed()
   }
 
   private async again(): Promise<void> {
     this.placed.clear()
     await this.inTurn(() => this.arrange())
-    this.reloaded()
+    this.changed()
   }
 
   /** One after the other, and a failure is told, not thrown: networks work without firewalld's consent to everything. */
   private inTurn(body: () => Promise<void>): Promise<void> {
-    this.queue = this.queue.then(body).catch(error => {
-      this.log.warn('firewalld did not do what it was asked for', { error })
+    this.queue = this.queue.then(async () => {
+      try {
+        await body()
+        this.refused = false
+      } catch (error) {
+        this.log.warn('firewalld did not do what it was asked for', { error })
+        const before = this.refused
+        this.refused = true
+        if (!before && this.present) this.changed()
+      }
     })
     return this.queue
   }

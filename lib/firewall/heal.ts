@@ -101,6 +101,12 @@ export class Healer {
     this.timer.unref()
   }
 
+  /** The host's rules were loaded anew: look soon at ours, and at those of others. */
+  anew(): void {
+    this.soon()
+    this.foreignSoon()
+  }
+
   private foreignSoon(): void {
     if (this.foreignTimer || !this.watch) return
     this.foreignTimer = setTimeout(() => void this.lookAround(), FOREIGN_DEBOUNCE)
@@ -108,11 +114,7 @@ export class Healer {
   }
 
   private hear(event: KernelEvent): void {
-    if (event.topic === 'overrun') {
-      this.soon()
-      this.foreignSoon()
-      return
-    }
+    if (event.topic === 'overrun') this.anew()
     if (event.topic !== 'nft') return
     const { table, family, pid } = event
     if (!this.learned && table !== undefined && table === this.patient.probe?.table) {

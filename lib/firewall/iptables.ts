@@ -75,7 +75,7 @@ export class IptablesFirewall implements Firewall {
       period: PERIOD,
     })
     const { name, bus, log } = parts
-    this.firewalld = bus ? new Firewalld(name, bus, log, () => this.healer.soon()) : undefined
+    this.firewalld = bus ? new Firewalld(name, bus, log, () => this.healer.anew()) : undefined
   }
 
   start(): Promise<void> {
@@ -249,9 +249,7 @@ export class IptablesFirewall implements Firewall {
   private foreign(): FirewallProblem[] {
     try {
       return findDrops(this.parts.stack, [])
-        .filter(
-          drop => !drop.table.startsWith('filter') && !(drop.table === 'firewalld' && this.firewalld?.active),
-        )
+        .filter(drop => !drop.table.startsWith('filter') && !this.firewalld?.minds(drop.table))
         .map(dropProblem)
     } catch (error) {
       // Without libnftables the tables of others cannot be read; that is why this backend is there.

@@ -54,7 +54,7 @@ export class NftablesFirewall implements Firewall {
     checkedTable(name)
     this.forwarding = new Forwarding(stack, parts.ipForward)
     this.hooks = new DockerHooks(stack, name, () => ({ links: this.links(), partial: this.adopted }))
-    this.firewalld = parts.bus ? new Firewalld(name, parts.bus, log, () => this.healer.soon()) : undefined
+    this.firewalld = parts.bus ? new Firewalld(name, parts.bus, log, () => this.healer.anew()) : undefined
     const table = `${name}-probe-${process.pid}`
     this.healer = new Healer({
       stack,
@@ -271,7 +271,7 @@ export class NftablesFirewall implements Firewall {
 
   /** firewalld rejects what is in no zone; our bridges are in one. */
   private accepted(drop: ForwardChain): boolean {
-    return drop.table === 'firewalld' && this.firewalld?.active === true
+    return this.firewalld?.minds(drop.table) === true
   }
 
   /** Those whose own rules must know our bridges. */

@@ -215,8 +215,17 @@ test('a firewalld that starts later is noticed, and one that ends', async () => 
   bus.signal('org.freedesktop.DBus', 'NameOwnerChanged', 'sss', [NAME, '', ':1.9'])
   await until(() => members('libcnm').includes('br1'))
   expect(firewalld.active).toBe(true)
+  expect(['firewalld', 'firewalld_policy_drop', 'filter'].map(table => firewalld.minds(table))).toEqual([
+    true,
+    true,
+    false,
+  ])
+  const before = reloads
   bus.signal('org.freedesktop.DBus', 'NameOwnerChanged', 'sss', [NAME, ':1.9', ''])
   await until(() => !firewalld.active)
+  // What it may have left behind is nobody's now: it is looked at.
+  expect(firewalld.minds('firewalld')).toBe(false)
+  expect(reloads).toBe(before + 1)
 })
 
 test('an old firewalld has no policies and needs none', async () => {
@@ -231,8 +240,10 @@ test('a refusal is told and stops nothing', async () => {
   await firewalld.start()
   await firewalld.sync(['br1'])
   expect(warnings.length).toBeGreaterThan(0)
+  expect(firewalld.minds('firewalld')).toBe(false)
   bus.refuse = undefined
   await firewalld.sync(['br1'])
+  expect(firewalld.minds('firewalld')).toBe(true)
   expect(members('libcnm')).toEqual(['br1'])
 })
 
