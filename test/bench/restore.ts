@@ -2,7 +2,8 @@
  * What `Controller.open` on existing state costs, by networks and joined endpoints, on the real kernel in a namespace of its
  * own, in a process that has done it before and in a fresh one (modules loaded already, and from its very start); that it
  * changes nothing which is right; and what durability adds to a join. RESTORE_CASES: `NETWORKS:ENDPOINTS,...` in
- * ascending order (each is built upon the one before); ROUNDS: opens per case; JOINS: joins measured; STORE_DIR: the disk.
+ * ascending order (each is built upon the one before; 1000:5000 takes long to build and is there when asked for);
+ * ROUNDS: opens per case; JOINS: joins measured; STORE_DIR: the disk.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -11,7 +12,7 @@ import { join } from 'node:path'
 import { Controller, LinuxKernel } from '../../lib'
 import type { KernelEvent } from '../../lib/kernel/kernel'
 
-const CASES = (process.env.RESTORE_CASES ?? '10:1,10:1000,100:1000,1000:1000,1000:5000')
+const CASES = (process.env.RESTORE_CASES ?? '10:1,10:1000,100:1000,1000:1000')
   .split(',')
   .map(text => text.split(':').map(Number) as [number, number])
 const ROUNDS = Number(process.env.ROUNDS ?? 3)
