@@ -195,14 +195,17 @@ function inTime(body: Promise<Buffer>, patience: number): Promise<Buffer> {
 
 function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
   return new Promise((resolve, reject) => {
-    const done = (chunk?: Buffer) => {
+    const leave = () => {
       socket.pause()
       socket.off('data', done).off('end', ended).off('error', failed).off('close', ended)
+    }
+    const done = (chunk?: Buffer) => {
+      leave()
       resolve(chunk)
     }
     const ended = () => done()
     const failed = (error: Error) => {
-      done()
+      leave()
       reject(error)
     }
     socket.on('data', done).once('end', ended).once('error', failed).once('close', ended)

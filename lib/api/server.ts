@@ -45,7 +45,7 @@ export async function listen(
     const response = new ServerResponse(request)
     response.shouldKeepAlive = false
     response.assignSocket(socket)
-    response.once('finish', () => socket.end())
+    response.once('finish', () => leave(socket))
     socket.on('error', () => socket.destroy())
     // Node no longer watches such a connection.
     track(router.handle(request, response, closing.signal, { socket, head, patience: requestTimeout }))
@@ -69,6 +69,17 @@ export async function listen(
       rmSync(path, { force: true })
     },
   }
+}
+
+/** Milliseconds that a client has to read the last answer and go. */
+const LINGER = 2_000
+
+/** What still comes is read and dropped: closing before would take the answer from the client. */
+function leave(socket: Socket): void {
+  socket.end()
+  socket.resume()
+  const timer = setTimeout(() => socket.destroy(), LINGER)
+  socket.once('close', () => clearTimeout(timer))
 }
 
 function refuseMalformed(error: NodeJS.ErrnoException, socket: import('node:stream').Duplex): void {

@@ -247,6 +247,31 @@ describe('one server', () => {
     await impatient.close()
   })
 
+  test.each([
+    ['an ordinary connection', ''],
+    ['one that asks to leave HTTP', 'Connection: Upgrade\r\nUpgrade: tcp\r\n'],
+  ])('a body that trickles, on %s: it has its time, however often something comes', async (_, upgrade) => {
+    const impatient = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
+    const text = await new Promise<string>((resolve, reject) => {
+      let got = ''
+      const socket = connect(impatient.path)
+      const trickle = setInterval(() => socket.write(' '), 100)
+      socket.on('data', (chunk: Buffer) => (got += chunk.toString()))
+      socket.on('error', () => {}) // it writes on when the server has gone
+      socket.once('close', () => {
+        clearInterval(trickle)
+        resolve(got)
+      })
+      socket.setTimeout(8_000, () => reject(new Error(`still open after: ${got}`)))
+      socket.write(
+        `POST /networks/create HTTP/1.1\r\nHost: x\r\n${upgrade}Content-Type: application/json\r\nContent-Length: 999\r\n\r\n{`,
+      )
+    })
+    expect(text).toMatch(/^HTTP\/1\.1 408 Request Timeout\r\n/)
+    expect(asAnswer(text).json).toEqual({ message: 'Request Timeout' })
+    await impatient.close()
+  })
+
   test('a client that goes away in the middle', async () => {
     await Promise.all(
       [
