@@ -82,7 +82,7 @@ function checkPrivileges() {
   const alternatives = [
     `  sudo ${verb}`,
     possible
-      ? `  unshare -Urnm ${verb}     (a user namespace: no root needed; packages must be installed already)`
+      ? `  unshare -Urnm ${verb}     (a user namespace: no root needed. It has no way to the network: \`npm ci\` first)`
       : '  (a user namespace would do as well, but this kernel or its settings do not allow one)',
   ]
   if (purpose === 'test')
@@ -217,6 +217,10 @@ async function installModules(begin) {
     const otherNode = found !== undefined && found.split(' ')[1] !== process.versions.modules
     const fresh = existsSync(byHand) && !otherNode && newest([byHand]) >= newest(['package-lock.json'])
     if (!fresh) {
+      if (!hasWayOut())
+        fail(
+          `The npm packages are not installed yet, and this network namespace has no way to the registry.\nOutside, as yourself: npm ci\nThen the same command as now.`,
+        )
       begin('npm ci, which also compiles ffi-napi, ref-napi and the addon: about a minute')
       if (!(await npm('ci', '--no-audit', '--no-fund'))) fail('npm ci failed; see above.')
       done = 'installed'
@@ -230,6 +234,15 @@ async function installModules(begin) {
   }
   if (found !== stamp) writeFileSync(STAMP, stamp)
   return done
+}
+
+/** Whether there is any default route, IPv4 or IPv6; npm would try for minutes. */
+function hasWayOut() {
+  const lines = path => (existsSync(path) ? readFileSync(path, 'utf8').split('\n') : [])
+  return (
+    lines('/proc/net/route').some(line => line.split(/\s+/)[1] === '00000000') ||
+    lines('/proc/net/ipv6_route').some(line => /^0{32} 00 .* (?!lo$)\S+$/.test(line.trim()))
+  )
 }
 
 function isBuilt(name) {

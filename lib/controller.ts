@@ -48,7 +48,10 @@ export class Controller {
   readonly #listeners = new Set<HostListener>()
   #closing: Promise<void> | undefined
 
-  private constructor({ context, close }: Assembled) {
+  private constructor(assembled: Assembled) {
+    if (assembled === undefined)
+      throw new CnmError('ERR_INVALID_OPTION', 'new Controller() makes none: await Controller.open(options)')
+    const { context, close } = assembled
     this.#context = context
     this.#close = close
     this.#networks = new Networks(context, id => this.#sandboxes.withId(id))

@@ -253,7 +253,8 @@ export class Endpoint {
    * Takes the endpoint out of (or back into) the answers to its names and aliases, and the balancing of its service: at once.
    * Resolves when a restart will remember it.
    */
-  async setHealth(healthy: boolean): Promise<void> {
+  async setHealth(input: boolean): Promise<void> {
+    const healthy = parse(z.boolean(), input, 'healthy')
     this.#mustLive()
     if (healthy === this.healthy) return
     await atomically(async undo => {

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Family } from './base/cidr'
 import { CnmError } from './base/errors'
-import { parse } from './base/parse'
+import { ip, parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { type Context } from './core/context'
 import type { SandboxRecord } from './core/records'
@@ -189,12 +189,12 @@ export class Sandbox {
 
   /** Addresses of a name as this sandbox's resolver would answer it from its networks; empty when it would have to ask elsewhere. */
   resolveName(name: string, family: 4 | 6 = 4): string[] {
-    return this.#names.resolveName(name, family)
+    return this.#names.resolveName(parse(z.string(), name, 'name'), family)
   }
 
-  /** Names of an address on this sandbox's networks. */
+  /** Names of an address on this sandbox's networks; with or without a prefix length. */
   resolveIp(address: string): string[] {
-    return this.#names.resolveIp(address)
+    return this.#names.resolveIp(parse(ADDRESS, address, 'address'))
   }
 
   /** @internal The endpoint's ports are others now: SRV records follow. */
@@ -382,6 +382,12 @@ export interface SandboxHooks {
   /** What `host-gateway` stands for. */
   hostGateway(): string | undefined
 }
+
+/** As `endpoint.ipv4` has it, or bare. */
+const ADDRESS = z
+  .string()
+  .transform(text => text.replace(/\/\d+$/, ''))
+  .pipe(ip())
 
 const REFRESHABLE = SandboxOptions.pick({
   hostname: true,

@@ -508,6 +508,25 @@ const LANS: Row[] = [
 ]
 
 const USE: Row[] = [
+  [
+    'a controller by new',
+    () => new (any(Controller) as new () => Controller)(),
+    'ERR_INVALID_OPTION',
+    /await Controller\.open/,
+  ],
+  [
+    'a health that is no boolean',
+    s => s.endpoint.setHealth(any('no')),
+    'ERR_INVALID_OPTION',
+    /healthy: .*boolean.*got "no"/,
+  ],
+  ['a name that is none', s => s.sandbox.resolveName(any(undefined)), 'ERR_INVALID_OPTION', /name: .*string/],
+  [
+    'an address that is none',
+    s => s.sandbox.resolveIp('nope'),
+    'ERR_INVALID_ADDRESS',
+    /address: "nope" is not an IP address/,
+  ],
   ['joined twice', s => s.endpoint.join(s.sandbox), 'ERR_ENDPOINT_JOINED', /already in sandbox/],
   ['leave of one not joined', s => s.spare.leave(), 'ERR_ENDPOINT_NOT_JOINED', /spare is in no sandbox/],
   ['delete of a network in use', s => s.network.delete(), 'ERR_NETWORK_IN_USE', /"c1".*"spare"/],

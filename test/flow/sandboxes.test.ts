@@ -369,7 +369,7 @@ describe('names', () => {
       expect(front.resolveName(name)).toEqual(['10.1.0.3'])
       expect(front.resolveName(name, 6)).toEqual(['fd00:1::3'])
     }
-    expect(front.resolveIp('10.1.0.3')[0]).toMatch(/^store/)
+    for (const address of ['10.1.0.3', '10.1.0.3/24']) expect(front.resolveIp(address)[0]).toMatch(/^store/)
     expect(front.resolveName(other.name)).toEqual([])
     await endpoint.setHealth(false)
     expect(front.resolveName('data')).toEqual([])
