@@ -15,7 +15,7 @@ import {
 } from 'libcnm/api'
 import { Container } from './container'
 import { imageOf } from './images'
-import { endpointExtras, linksOf, linkVariables, sandboxInput } from './network'
+import { endpointExtras, linksOf, linkVariables, refuseOwnNetwork, sandboxInput } from './network'
 import { randomName } from './names'
 import { type ContainerSpec, Runc, type Running } from './oci'
 import type { ContainerRequest, ExecRequest } from './requests'
@@ -116,8 +116,10 @@ export class Containers implements NetworkContainers {
         `Conflict. The container name "/${name}" is already in use by container "${holder.id}". You have to remove (or rename) that container to be able to reuse that name.`,
       )
     const mode = request.HostConfig?.NetworkMode ?? ''
-    if (mode.startsWith('container:') && request.HostConfig)
+    if (mode.startsWith('container:') && request.HostConfig) {
+      refuseOwnNetwork(request)
       request.HostConfig.NetworkMode = `container:${this.get(mode.slice('container:'.length)).id}`
+    }
     const container = new Container(id, name, request, image)
     linksOf(container, this.#linked)
     cpSync(this.#options.rootfs, join(this.#bundle(id), 'rootfs'), {

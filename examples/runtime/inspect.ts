@@ -83,8 +83,20 @@ export function summaryJson(container: Container) {
   }
 }
 
+/** As Docker words it: the largest unit alone. */
+function duration(seconds: number): string {
+  const units = [
+    ['day', 86_400],
+    ['hour', 3_600],
+    ['minute', 60],
+  ] as const
+  const [unit, length] = units.find(([, each]) => seconds >= each) ?? (['second', 1] as const)
+  const count = Math.max(1, Math.floor(seconds / length))
+  return `${count} ${unit}${count === 1 ? '' : 's'}`
+}
+
 function statusText({ state }: Container): string {
-  const ago = (time: number) => `${Math.max(1, Math.round((Date.now() - time) / 1000))} seconds`
+  const ago = (time: number) => duration((Date.now() - time) / 1000)
   if (state.status === 'running') return `Up ${ago(state.startedAt)}`
   if (state.status === 'exited') return `Exited (${state.exitCode}) ${ago(state.finishedAt)} ago`
   return 'Created'

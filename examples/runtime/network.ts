@@ -1,8 +1,8 @@
 /** What a container asks of the network, in the words of libcnm. Pure: from Docker's request to options. */
 import type { EndpointInput, Network, SandboxInput } from 'libcnm'
-import type { EndpointSettings } from 'libcnm/api'
+import { type EndpointSettings, HttpError } from 'libcnm/api'
 import type { Container } from './container'
-import { given } from './requests'
+import { type ContainerRequest, given } from './requests'
 
 /** The networks of a new container, by name, each with its settings; and its network mode as it will be shown. */
 export function networksOf({ MacAddress, HostConfig, NetworkingConfig }: Container['request']): {
@@ -20,6 +20,32 @@ export function networksOf({ MacAddress, HostConfig, NetworkingConfig }: Contain
   // Before API 1.44 the address was the container's, not the endpoint's.
   if (first && MacAddress && !first.MacAddress) networks.set(mode, { ...first, MacAddress })
   return { mode, networks }
+}
+
+/** Who shares the network of another container has no say in it. */
+export function refuseOwnNetwork({
+  Hostname,
+  MacAddress,
+  ExposedPorts,
+  HostConfig = {},
+}: ContainerRequest): void {
+  const conflicts: [conflict: boolean, what: string][] = [
+    [Boolean(Hostname), 'hostname and the network mode'],
+    [
+      given(HostConfig.Links).length > 0,
+      "container type network can't be used with links. This would result in undefined behavior",
+    ],
+    [given(HostConfig.Dns).length > 0, 'dns and the network mode'],
+    [given(HostConfig.ExtraHosts).length > 0, 'custom host-to-IP mapping and the network mode'],
+    [Boolean(MacAddress), 'mac-address and the network mode'],
+    [
+      Boolean(HostConfig.PublishAllPorts) || Object.keys(HostConfig.PortBindings ?? {}).length > 0,
+      'port publishing and the container type network mode',
+    ],
+    [Object.keys(ExposedPorts ?? {}).length > 0, 'port exposing and the container type network mode'],
+  ]
+  const found = conflicts.find(([conflict]) => conflict)
+  if (found) throw new HttpError(400, `conflicting options: ${found[1]}`)
 }
 
 /** The stack of a container: its own, the host's, or that of another one. */

@@ -127,6 +127,24 @@ test('stop, start, restart: the same address, another process; then port, and rm
   expect(await docker('network rm web')).toBe('web\n')
 })
 
+test('who shares the network of another container has no say in it', async () => {
+  await docker('run -d --name owner busybox sleep 99')
+  const sharing = (flags: string) => docker(`run --rm --network container:owner ${flags} busybox true`)
+  for (const [flags, refusal] of [
+    ['-h other', 'hostname and the network mode'],
+    ['--link owner:o', "container type network can't be used with links"],
+    ['--dns 192.0.2.1', 'dns and the network mode'],
+    ['--add-host a:192.0.2.1', 'custom host-to-IP mapping and the network mode'],
+    ['-p 80', 'port publishing and the container type network mode'],
+    ['-P', 'port publishing and the container type network mode'],
+    ['--expose 80', 'port exposing and the container type network mode'],
+  ] as const)
+    expect(await sharing(flags)).toContain(`conflicting options: ${refusal}`)
+  expect(await sharing('-t')).toBe('')
+  expect(await docker('ps --format', '{{.Status}}')).toMatch(/^Up \d+ seconds?\n$/)
+  expect(await docker('rm -f owner')).toBe('owner\n')
+})
+
 test('logs, logs -f, logs --tail', async () => {
   await docker('run -d --name talk busybox sh -c', 'for i in 1 2 3; do echo line $i; sleep 0.2; done')
   expect(await docker('logs -f talk')).toBe('line 1\nline 2\nline 3\n')
