@@ -670,7 +670,7 @@ describe('who shares a parent', () => {
       ['ipvlan', { parent: 'eth0' }],
       ['ipvlan', { parent: 'eth0', mode: 'l3' }],
       'ERR_LINK_CONFLICT',
-      /network new201 .*parent interface eth0; name another one/,
+      /network new201 .*parent interface eth0; name another parent/,
     ],
   ]
   test.each(shared)('%s: refused', async (_, first, second, code, message) => {
