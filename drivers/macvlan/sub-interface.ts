@@ -35,13 +35,7 @@ interface Kind<O> extends Pick<Driver<O>, 'name' | 'options' | 'createEndpoint'>
   share(one: O, other: O): boolean
   /** What is told to whoever may not. */
   conflict(options: O, rival: DriverNetwork<O>): string
-  link(
-    options: O,
-  ): Extract<LinkSpec, { kind: 'macvlan' | 'ipvlan' }> extends infer L
-    ? L extends LinkSpec
-      ? Omit<L, 'name' | 'parent'>
-      : never
-    : never
+  link(options: O): Own
   gateways(network: DriverNetwork<O>): Attachment['gateways']
 }
 
