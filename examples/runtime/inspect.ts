@@ -145,19 +145,29 @@ function portList(container: Container) {
   ]
 }
 
-function networksJson({ networks, sandbox }: Container) {
+function networksJson(container: Container) {
+  const { networks, sandbox } = container
   return Object.fromEntries(
     [...networks].map(([name, settings]) => [
       name,
       endpointJson(
         settings,
         sandbox?.endpoints().find(({ network }) => network.name === name),
+        namesOn(name, container),
       ),
     ]),
   )
 }
 
-function endpointJson(settings: EndpointSettings, endpoint: Endpoint | undefined) {
+/** What the container is called there; the networks that are always there have no names. */
+function namesOn(network: string, { id, name, hostname, networks }: Container): string[] | null {
+  if (['bridge', 'host', 'none'].includes(network)) return null
+  return [...new Set([name, ...(networks.get(network)?.Aliases ?? []), id.slice(0, 12), hostname])].filter(
+    each => each !== undefined,
+  )
+}
+
+function endpointJson(settings: EndpointSettings, endpoint: Endpoint | undefined, DNSNames: string[] | null) {
   if (!endpoint) return { ...blank(), ...settings }
   const [IPAddress, IPPrefixLen] = split(endpoint.ipv4)
   const [GlobalIPv6Address, GlobalIPv6PrefixLen] = split(endpoint.ipv6)
@@ -165,6 +175,7 @@ function endpointJson(settings: EndpointSettings, endpoint: Endpoint | undefined
   return {
     ...blank(),
     ...settings,
+    DNSNames,
     EndpointID: endpoint.id,
     NetworkID: endpoint.network.id,
     MacAddress: IPAddress || GlobalIPv6Address ? endpoint.mac : '',

@@ -73,6 +73,9 @@ test('run --ip --ip6 --network-alias --mac-address -h --add-host --dns … -P --
     expect(inside.split('\n')).toContain(line)
   expect(inside).toMatch(/^options .*timeout:1/m)
 
+  const names = await docker('inspect -f', '{{json .NetworkSettings.Networks.web.DNSNames}}', 'all')
+  expect(JSON.parse(names)).toEqual(['all', 'api', 'www', expect.stringMatching(/^[0-9a-f]{12}$/), 'box'])
+
   const ports = await docker('port all')
   expect(ports.match(/^\d+\/\w+(?= -> 0\.0\.0\.0)/gm)).toEqual(['80/tcp', '81/tcp', '90/udp', '91/udp'])
   const [, port] = /^80\/tcp -> 0\.0\.0\.0:(\d+)$/m.exec(ports) ?? []
