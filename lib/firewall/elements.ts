@@ -5,7 +5,8 @@
 import { ipBytes } from '../base/cidr'
 import type { ElementChange, Verdict } from '../kernel/kernel'
 import type { Delta, Item } from './model'
-import { bySet, keyText, SETS } from './render-nft'
+import { SETS } from './nftables/sets'
+import { bySet, keyText } from './nftables/text'
 
 /** Writes what `text` says at `at`, whose bytes are zero; `last`: the last value of an interval instead of the first. */
 type Write = (into: Buffer, at: number, text: string, last: boolean) => void

@@ -126,7 +126,9 @@ export class Firewalld {
     return this.queue
   }
 
+  /** It may have ended since this was put off, or end meanwhile. */
   private async arrange(): Promise<void> {
+    if (!this.present) return
     const [zones] = await this.call(`${NAME}.zone`, 'getZones')
     if (!(zones as string[]).includes(this.zone)) {
       const described = (kind: string) => text(`${kind} of container networks`)
@@ -149,8 +151,8 @@ export class Firewalld {
       // What is permanent takes effect with a reload; its signal brings us here again, with the zone there.
       await this.call(NAME, 'reload', '', [], RELOAD_TIMEOUT)
     }
-    this.active = true
-    await this.place()
+    this.active = this.present
+    if (this.active) await this.place()
   }
 
   private async place(): Promise<void> {

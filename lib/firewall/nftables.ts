@@ -10,17 +10,9 @@ import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { DockerHooks } from './hooks'
 import { type Delta, Model, type Plan } from './model'
-import {
-  expectedListing,
-  type Listing,
-  nftRenderer,
-  parseListing,
-  renderDelta,
-  renderCorrection,
-  renderRemoval,
-  renderTable,
-  renderUserTable,
-} from './render-nft'
+import { nftRenderer } from './nftables/items'
+import { expectedListing, type Listing, parseListing, renderCorrection } from './nftables/listing'
+import { renderDelta, renderRemoval, renderTable, renderUserTable } from './nftables/text'
 
 export interface FirewallParts {
   /** Of the table, and of whatever else is made. */

@@ -15,7 +15,7 @@ import {
   type Protocol,
 } from './contract'
 import type { Delta, Item, Renderer } from './model'
-import { inspect, outermost } from './render-nft'
+import { inspect, outermost } from './mapping'
 
 export const FAMILIES = [4, 6] as const
 const ANY: Record<Family, string> = { 4: '0.0.0.0', 6: '::' }

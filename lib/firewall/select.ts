@@ -9,7 +9,7 @@ import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
 import { NftablesFirewall } from './nftables'
 import { NoFirewall } from './none'
 import { chainPrefix } from './render-iptables'
-import { renderRemoval } from './render-nft'
+import { renderRemoval } from './nftables/text'
 
 export type Backend = Firewall['backend']
 

@@ -10,15 +10,10 @@ import {
   renderIptablesDelta,
   renderIptablesReset,
 } from '../../../lib/firewall/render-iptables'
-import {
-  element,
-  expectedListing,
-  nftRenderer,
-  outermost,
-  parseListing,
-  renderDelta,
-  renderTable,
-} from '../../../lib/firewall/render-nft'
+import { outermost } from '../../../lib/firewall/mapping'
+import { nftRenderer } from '../../../lib/firewall/nftables/items'
+import { expectedListing, parseListing } from '../../../lib/firewall/nftables/listing'
+import { element, renderDelta, renderTable } from '../../../lib/firewall/nftables/text'
 import { EXAMPLE, EXAMPLE_LISTING } from './example'
 import { endpoint, mapping, network } from './objects'
 
