@@ -20,17 +20,23 @@ const name = (fault: (text: string) => string | undefined) =>
   })
 
 /** What Docker allows, less what no terminal, file or log should be shown. */
-export const networkName = () =>
-  name(text => {
-    if (text === '') return 'must not be empty'
-    if (text.length > 255) return `must have at most 255 characters, not ${text.length}`
-    if (text.trim() === '') return 'must not be blank'
-    if (controlCharacters.test(text)) return 'must not contain control characters'
-    if (text.includes('/')) return 'must not contain "/"'
-    return undefined
-  }).describe('1-255 characters')
+function faultOfName(text: string): string | undefined {
+  if (text === '') return 'must not be empty'
+  if (text.length > 255) return `must have at most 255 characters, not ${text.length}`
+  if (text.trim() === '') return 'must not be blank'
+  if (controlCharacters.test(text)) return 'must not contain control characters'
+  if (text.includes('/')) return 'must not contain "/"'
+  return undefined
+}
 
-const objectName = networkName
+export const networkName = () => name(faultOfName).describe('1-255 characters')
+
+/** Whoever could take such a name would stand among the tasks of a service, which are asked for by it. */
+const faultOfReserved = (text: string): string | undefined =>
+  /^tasks\./i.test(text) ? 'must not begin with "tasks.", which leads to the tasks of a service' : undefined
+
+const endpointName = () =>
+  name(text => faultOfName(text) ?? faultOfReserved(text)).describe('1-255 characters')
 const containerId = () =>
   name(text =>
     /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/.test(text)
@@ -48,12 +54,15 @@ const driverName = () =>
       : 'must be 1-128 letters, digits, "_", ".", ":", "/" or "-", a letter or digit first',
   )
 
-export const dnsName = () =>
-  name(text =>
-    /^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/.test(text)
-      ? undefined
-      : 'must be labels of 1-63 letters, digits, "-" or "_", separated by dots',
-  )
+const faultOfDnsName = (text: string): string | undefined =>
+  /^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/.test(text)
+    ? undefined
+    : 'must be labels of 1-63 letters, digits, "-" or "_", separated by dots'
+
+export const dnsName = () => name(faultOfDnsName)
+
+/** One that an endpoint or a service may answer to. */
+const servedName = () => name(text => faultOfDnsName(text) ?? faultOfReserved(text))
 
 /** `[DOMAIN=]ADDRESS[#PORT]`: with a domain it is asked for names in that domain only (split DNS). */
 const upstream = () =>
@@ -151,12 +160,12 @@ const rate = () =>
 export const weight = () => z.number().int().min(0).max(1000)
 
 export const EndpointOptions = z.strictObject({
-  name: objectName(),
+  name: endpointName(),
   id: z
     .string()
     .regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits')
     .optional(),
-  aliases: z.array(dnsName()).max(MANY).default([]),
+  aliases: z.array(servedName()).max(MANY).default([]),
   ipv4: ipv4().optional(),
   ipv6: ipv6().optional(),
   /** Link-local addresses in addition; 169.254.0.0/16 and fe80::/64. */
@@ -218,7 +227,7 @@ const servicePort = z
 
 const serviceFields = {
   /** Further names. */
-  aliases: z.array(dnsName()).max(MANY).default([]),
+  aliases: z.array(servedName()).max(MANY).default([]),
   /** None: every port of the virtual IP leads to the same port of a task. Some: only these. */
   ports: z.array(servicePort).max(256).default([]),
   /** `client`: a client's flows go to one task as long as it is there. */
@@ -228,7 +237,7 @@ const serviceFields = {
 
 export const ServiceOptions = z
   .strictObject({
-    name: dnsName(),
+    name: servedName(),
     /** Name or id of the network that the tasks are on. Default: the ingress network of the cluster, made on first use; it serves no names. */
     network: z.string().min(1).max(255).optional(),
     /** `vip`: the name leads to a virtual IP that balances. `dnsrr`: to all tasks. */

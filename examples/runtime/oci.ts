@@ -1,6 +1,7 @@
 /** The OCI side: the configuration of a bundle, and runc, which makes a process of it. Knows nothing of networks but a path. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -98,9 +99,12 @@ export interface ExecSpec {
 }
 
 export class Runc {
+  readonly #logs: string
+
   /** `root`: where runc keeps its state. */
   constructor(private readonly root: string) {
-    mkdirSync(root, { recursive: true, mode: 0o700 })
+    this.#logs = `${root}-logs`
+    for (const directory of [root, this.#logs]) mkdirSync(directory, { recursive: true, mode: 0o700 })
   }
 
   /**
@@ -130,7 +134,11 @@ export class Runc {
     for (;;) {
       const pid = Number(readFileSync(pidFile, 'utf8'))
       if (pid) return { ...running, pid }
-      if (over) throw new HttpError(400, `failed to create task for container: ${lastError(log)}`)
+      if (over)
+        throw new HttpError(
+          400,
+          `failed to create task for container: OCI runtime create failed: ${lastError(log) ?? 'runc does not say why'}`,
+        )
       await sleep(5)
     }
   }
@@ -142,7 +150,14 @@ export class Runc {
       ...(user ? ['--user', user] : []),
       ...(terminal ? ['--tty'] : []),
     ]
-    return this.#launch(['exec', ...options, id, ...args], terminal, stdin)
+    const log = join(this.#logs, randomUUID())
+    const running = this.#launch(
+      ['--log', log, '--log-format', 'json', 'exec', ...options, id, ...args],
+      terminal,
+      stdin,
+    )
+    const ended = running.ended.then(code => (code === 255 ? refusal(log) : code))
+    return { ...running, ended: ended.finally(() => rmSync(log, { force: true })) }
   }
 
   /** A container that has ended is no error. */
@@ -195,11 +210,19 @@ export async function resize({ child, terminal }: Running, rows: number, columns
 const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`
 
 /** What runc says went wrong: the last error of its log. */
-function lastError(log: string): string {
+function lastError(log: string): string | undefined {
+  if (!existsSync(log)) return undefined
   const messages = readFileSync(log, 'utf8')
     .split('\n')
     .filter(Boolean)
     .map(line => JSON.parse(line) as { level: string; msg: string })
     .filter(({ level }) => level === 'error')
-  return `OCI runtime create failed: ${messages.at(-1)?.msg ?? 'runc does not say why'}`
+  return messages.at(-1)?.msg
+}
+
+/** The exit code of a shell that could not start a command, where it was runc that ended with 255 and not the command. */
+function refusal(log: string): number {
+  const error = lastError(log)
+  if (error === undefined) return 255
+  return /permission denied/.test(error) ? 126 : 127
 }

@@ -27,7 +27,9 @@ const BY_KIND: Record<ErrorKind, number> = {
 }
 
 /** Where Docker's status or words (API 1.48) are not those of the kind and of our message. */
-const BY_CODE: Partial<Record<ErrorCode, { status: number; prefix?: string }>> = {
+const BY_CODE: Partial<
+  Record<ErrorCode, { status: number; prefix?: string | ((error: CnmError) => string | undefined) }>
+> = {
   ERR_POOL_OVERLAP: {
     status: 403,
     prefix: 'invalid pool request: Pool overlaps with other one on this address space',
@@ -46,7 +48,14 @@ const BY_CODE: Partial<Record<ErrorCode, { status: number; prefix?: string }>> =
   ERR_LINK_CONFLICT: { status: 403 },
   ERR_LINK_EXISTS: { status: 403 },
   ERR_ROUTE_CONFLICT: { status: 403 },
-  ERR_PORT_IN_USE: { status: 500 },
+  ERR_PORT_IN_USE: {
+    status: 500,
+    prefix: ({ details: { hostIp = '0.0.0.0', hostPort } }) => {
+      if (typeof hostPort !== 'number') return undefined
+      const host = String(hostIp).includes(':') ? `[${String(hostIp)}]` : String(hostIp)
+      return `Bind for ${host}:${hostPort} failed: port is already allocated`
+    },
+  },
   ERR_PORTS_EXHAUSTED: { status: 500 },
   ERR_CLOSED: { status: 503 },
   ERR_STORE_LOCKED: { status: 503 },
@@ -62,7 +71,8 @@ export function answerTo(error: unknown): ErrorAnswer {
   if (isHttpError(error)) return { status: error.status, message: error.message, headers: error.headers }
   if (!isCnmError(error)) return { status: 500, message: messageOf(error), headers: {} }
   const { status = BY_KIND[error.kind], prefix } = BY_CODE[error.code] ?? {}
-  return { status, message: prefix ? `${prefix} (${error.message})` : error.message, headers: codeOf(error) }
+  const words = typeof prefix === 'function' ? prefix(error) : prefix
+  return { status, message: words ? `${words} (${error.message})` : error.message, headers: codeOf(error) }
 }
 
 /** Programs match by code, over HTTP too. Docker's clients ignore the header. */

@@ -138,7 +138,9 @@ describe.each(FIREWALLS)('--firewall-backend %s', firewall => {
     expect(await onHost('wget -qO- http://192.168.61.10:5000/')).toBe('It works!\n')
   })
   step('port 5000 is taken', async () => {
-    expect(await docker('run --rm -p 5000:80 nginx')).toMatch(/failed: .*5000/)
+    expect(await docker('run --rm -p 5000:80 nginx')).toMatch(
+      /Bind for 0\.0\.0\.0:5000 failed: port is already allocated/,
+    )
   })
   step('docker network connect localnet demo4', async () => {
     await docker('container run -d --name demo4 alpine sleep 3600')

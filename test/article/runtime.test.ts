@@ -58,6 +58,19 @@ test('run -i: what comes in, goes out; both streams apart', async () => {
   expect(await ran).toEqual({ out: 'through\n', error: 'aside\n' })
 })
 
+test('exec: the exit code of the command, or that of a shell which cannot start it', async () => {
+  await docker('run -d --name codes busybox sleep 99')
+  const codeOf = (...command: string[]) =>
+    new Promise<number | undefined>(resolve => {
+      execFile(scene.client, ['exec', 'codes', ...command], { env: scene.env }).once('exit', code =>
+        resolve(code ?? undefined),
+      )
+    })
+  const codes = [codeOf('sh', '-c', 'exit 255'), codeOf('nosuch'), codeOf('/etc/hosts')]
+  expect(await Promise.all(codes)).toEqual([255, 127, 126])
+  expect(await docker('rm -f codes')).toBe('codes\n')
+})
+
 test('run --ip --ip6 --network-alias --mac-address -h --add-host --dns … -P --expose', async () => {
   await docker('network create --ipv6 --subnet 10.9.0.0/24 --subnet fd09::/64 web')
   await docker(

@@ -111,6 +111,18 @@ const OPTIONS: Row[] = [
     /libcnm\.ipam\.sticky is not an option; .*ipam\.options/,
   ],
   [
+    'a name of the tasks of a service',
+    end({ name: 'tasks.web' }),
+    'ERR_INVALID_NAME',
+    /options\.name: must not begin with "tasks\."/,
+  ],
+  [
+    'an alias among the tasks of a service',
+    end({ aliases: ['Tasks.web'] }),
+    'ERR_INVALID_NAME',
+    /options\.aliases\.0: must not begin with "tasks\."/,
+  ],
+  [
     'not a mode',
     box({ mode: 'bridge' }),
     'ERR_INVALID_OPTION',
