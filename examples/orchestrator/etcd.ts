@@ -15,20 +15,31 @@ export const isEtcdInstalled = (): boolean => spawnSync('etcd', ['--version']).s
 /** Milliseconds that it may take until it answers. */
 const PATIENCE = 20_000
 
+/** A free port may be taken by somebody's connection before etcd binds it: then others are tried. */
 export async function startEtcd(directory: string): Promise<OwnEtcd> {
-  const [client, peer] = [await freePort(), await freePort()]
+  const deadline = performance.now() + PATIENCE
+  for (;;) {
+    const [client, peer] = [await freePort(), await freePort()]
+    const started = await startAt(client, peer, directory, deadline)
+    if (started) return started
+    if (performance.now() > deadline) throw new Error(`etcd does not answer within ${PATIENCE / 1_000} s`)
+  }
+}
+
+/** Undefined when it ends, or answers nothing until the deadline. */
+async function startAt(
+  client: number,
+  peer: number,
+  directory: string,
+  deadline: number,
+): Promise<OwnEtcd | undefined> {
   const [clients, peers] = [`http://127.0.0.1:${client}`, `http://127.0.0.1:${peer}`]
   const words = [
-    ...['--name', 'lab', '--data-dir', join(directory, 'etcd'), '--logger', 'zap', '--log-level', 'error'],
+    ...['--name', 'lab', '--data-dir', join(directory, `etcd-${client}`)],
+    ...['--logger', 'zap', '--log-level', 'error'],
     ...['--listen-client-urls', clients, '--advertise-client-urls', clients],
-    ...[
-      '--listen-peer-urls',
-      peers,
-      '--initial-advertise-peer-urls',
-      peers,
-      '--initial-cluster',
-      `lab=${peers}`,
-    ],
+    ...['--listen-peer-urls', peers, '--initial-advertise-peer-urls', peers],
+    ...['--initial-cluster', `lab=${peers}`],
   ]
   const child = spawn('etcd', words, { stdio: 'ignore' })
   const ended = once(child, 'exit')
@@ -36,11 +47,10 @@ export async function startEtcd(directory: string): Promise<OwnEtcd> {
     child.kill('SIGKILL')
     await ended
   }
-  const deadline = performance.now() + PATIENCE
   while (!(await answers(client))) {
     if (child.exitCode !== null || performance.now() > deadline) {
       await stop()
-      throw new Error(`etcd does not answer at ${clients}`)
+      return undefined
     }
     await new Promise(resolve => setTimeout(resolve, 20))
   }

@@ -42,7 +42,12 @@ export class TestEtcd {
       peer: ports[2 * at + 1] as number,
     }))
     const members = all.map(own => new TestEtcd(own, all, options))
-    await Promise.all(members.map(member => member.run()))
+    try {
+      await Promise.all(members.map(member => member.run()))
+    } catch (error) {
+      await Promise.allSettled(members.map(member => member.stop()))
+      throw error
+    }
     return members
   }
 
@@ -181,20 +186,29 @@ export class Line {
   }
 }
 
+/**
+ * Ports below the ones that the kernel gives to outgoing connections (`ip_local_port_range`, from 32768): between the
+ * look and etcd's own bind, no connection of another test can take them. Each worker of Jest has its own thousand.
+ */
+const FIRST_PORT = 20_000 + (Number(process.env.JEST_WORKER_ID ?? 0) % 12) * 1_000
+let nextPort = process.pid % 1_000
+
 async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<Server>(resolve => {
-          const server = createServer()
-          server.listen(0, '127.0.0.1', () => resolve(server))
-        }),
-    ),
-  )
-  const ports = servers.map(server => (server.address() as { port: number }).port)
-  await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))))
+  const ports: number[] = []
+  for (let tries = 0; ports.length < count; tries++) {
+    if (tries > 1_000) throw new Error(`no free port from ${FIRST_PORT} to ${FIRST_PORT + 999}`)
+    const port = FIRST_PORT + (nextPort++ % 1_000)
+    if (await isFree(port)) ports.push(port)
+  }
   return ports
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
 }
 
 export const hasEtcd = (): boolean => spawnSync('etcd', ['--version']).status === 0
