@@ -1,4 +1,4 @@
-import type { Foreign } from './wire'
+import type { Foreign } from './wire/foreign'
 
 interface Entry {
   foreign: Foreign

@@ -6,7 +6,8 @@
 import { randomFillSync } from 'node:crypto'
 import type { Upstream, UpstreamStatistics } from './contract'
 import { upstreamKey } from './upstream'
-import { type Foreign, RCODE, readForeign } from './wire'
+import { type Foreign, readForeign } from './wire/foreign'
+import { RCODE } from './wire/message'
 
 /** Carries a message to a server and its answer back. `done` is called at most once, never before `send` returns. */
 export interface Transport {

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import type { Template } from './wire'
+import type { Template } from './wire/answer'
 
 const HEADER = 12
 

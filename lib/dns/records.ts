@@ -2,7 +2,8 @@ import { type Family, ipBytes } from '../base/cidr'
 import { canonicalIp } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import { type CustomRecord, RECORD_TTL } from './contract'
-import { encodeName, lowerCase, type Resource, TYPE } from './wire'
+import type { Resource } from './wire/answer'
+import { encodeName, lowerCase, TYPE } from './wire/message'
 
 /** The data part of records (RFC 1035 3.3, 3.4; RFC 3596 AAAA; RFC 2782 SRV). */
 

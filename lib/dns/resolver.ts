@@ -22,7 +22,7 @@ import { Responder } from './responder'
 import { DnsServer } from './server'
 import { SocketTransport } from './transport'
 import { serveUdp, type UdpServer } from './udp'
-import { RCODE } from './wire'
+import { RCODE } from './wire/message'
 import { Zones } from './zone'
 
 const BACKLOG = 128

@@ -5,25 +5,10 @@ import type { ResolverStatistics, SandboxView, Upstream } from './contract'
 import type { Forwarder } from './forward'
 import { Prepared } from './prepared'
 import { chooseUpstreams, upstreamKey } from './upstream'
-import {
-  complete,
-  completeInto,
-  DROP,
-  emptyAnswer,
-  encodeName,
-  type Foreign,
-  layOut,
-  MAX_TCP,
-  newQuestion,
-  ownQuestion,
-  type Question,
-  questionName,
-  RCODE,
-  readForeign,
-  readQuestion,
-  relay,
-  TYPE,
-} from './wire'
+import { complete, completeInto, emptyAnswer, layOut } from './wire/answer'
+import { type Foreign, readForeign, relay } from './wire/foreign'
+import { encodeName, MAX_TCP, RCODE, TYPE } from './wire/message'
+import { DROP, newQuestion, ownQuestion, type Question, questionName, readQuestion } from './wire/question'
 import type { LocalAnswer, Zones } from './zone'
 
 /** Laid out answers kept per sandbox: a busy one asks for some hundred names again and again. */

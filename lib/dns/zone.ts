@@ -22,7 +22,8 @@ import {
   zoneRecord,
   type ZoneRecord,
 } from './records'
-import { encodeName, type Resource, TYPE } from './wire'
+import type { Resource } from './wire/answer'
+import { encodeName, TYPE } from './wire/message'
 import { parseUpstream } from './upstream'
 
 /** Who asks: of a {@link SandboxView} only what names depend on. */

@@ -3,14 +3,9 @@ import fc from 'fast-check'
 import { AnswerCache } from '../../../lib/dns/cache'
 import { Frames, frame } from '../../../lib/dns/frames'
 import { chooseUpstreams, parseUpstream } from '../../../lib/dns/upstream'
-import {
-  encodeName,
-  type Foreign,
-  newQuestion,
-  questionName,
-  readForeign,
-  readQuestion,
-} from '../../../lib/dns/wire'
+import { type Foreign, readForeign } from '../../../lib/dns/wire/foreign'
+import { encodeName } from '../../../lib/dns/wire/message'
+import { newQuestion, questionName, readQuestion } from '../../../lib/dns/wire/question'
 import { query, responder, understand, view } from './ask'
 
 describe('a question', () => {
