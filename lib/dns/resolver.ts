@@ -23,7 +23,7 @@ import { DnsServer } from './server'
 import { SocketTransport } from './transport'
 import { serveUdp, type UdpServer } from './udp'
 import { RCODE } from './wire/message'
-import { Zones } from './zone'
+import { Zones } from './zones'
 
 const BACKLOG = 128
 /** The dynamic ports (RFC 6335 6), when any will do. */

@@ -9,7 +9,7 @@ import { complete, completeInto, emptyAnswer, layOut } from './wire/answer'
 import { type Foreign, readForeign, relay } from './wire/foreign'
 import { encodeName, MAX_TCP, RCODE, TYPE } from './wire/message'
 import { DROP, newQuestion, ownQuestion, type Question, questionName, readQuestion } from './wire/question'
-import type { LocalAnswer, Zones } from './zone'
+import type { LocalAnswer, Zones } from './zones'
 
 /** Laid out answers kept per sandbox: a busy one asks for some hundred names again and again. */
 const MAX_TEMPLATES = 512

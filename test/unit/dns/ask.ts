@@ -2,7 +2,7 @@ import { decode, encode, type Answer, type Packet, type RecordType } from 'dns-p
 import type { SandboxView } from '../../../lib/dns/contract'
 import { Forwarder, type Transport } from '../../../lib/dns/forward'
 import { Responder } from '../../../lib/dns/responder'
-import { Zones } from '../../../lib/dns/zone'
+import { Zones } from '../../../lib/dns/zones'
 
 export const view = (over: Partial<SandboxView> = {}): SandboxView => ({
   sandboxId: 's1',

@@ -1,7 +1,7 @@
 import { namedPorts } from '../../../lib/core/names'
 import type { NameRecord } from '../../../lib/dns/contract'
 import { resolveIp, resolveName } from '../../../lib/dns/resolver'
-import { Zones } from '../../../lib/dns/zone'
+import { Zones } from '../../../lib/dns/zones'
 import { data, responder, view } from './ask'
 
 const endpoint = (id: string, names: string[], over: Partial<NameRecord> = {}): NameRecord => ({
