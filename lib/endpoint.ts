@@ -2,6 +2,7 @@ import { addressOf } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
 import { atomically } from './base/undo'
+import { refusePacing } from './core/pacing'
 import type { Context } from './core/context'
 import { type EndpointRecord, endpointSpec } from './core/records'
 import { wayOutOf } from './core/ways-out'
@@ -299,7 +300,7 @@ export class Endpoint {
 
   /**
    * Limits what the container receives (`ingress`) and sends (`egress`); bits per second, null for no limit. Takes effect at
-   * once. What a macvlan or ipvlan receives cannot be limited: ERR_UNSUPPORTED.
+   * once. What an ipvlan of mode l3s receives cannot be limited: ERR_UNSUPPORTED.
    */
   async setBandwidth(limits: { ingress?: number | null; egress?: number | null }): Promise<void> {
     const bandwidth = parse(BANDWIDTH, limits, 'bandwidth')
@@ -307,17 +308,20 @@ export class Endpoint {
       atomically(async undo => {
         this.#mustLive()
         const before = this.#record.config.bandwidth
-        this.#record.config.bandwidth = { ...before, ...bandwidth }
+        const after = { ...before, ...bandwidth }
+        refusePacing(this, after)
         undo.push('old limits', async () => {
-          // Said in full: an absent limit is one that is left alone.
-          const { ingress = null, egress = null } = before
-          this.#record.config.bandwidth = { ingress, egress }
-          await this.sandbox?.shape(this)
           this.#record.config.bandwidth = before
           await this.save()
         })
-        await this.sandbox?.shape(this)
+        this.#record.config.bandwidth = after
         await this.save()
+        undo.push('old rates', () => {
+          // Said in full: an absent limit is one that is left alone.
+          const { ingress = null, egress = null } = before
+          return this.sandbox?.shape(this, { ingress, egress })
+        })
+        await this.sandbox?.shape(this, after)
       }),
     )
     this.tellUpdate()

@@ -4,7 +4,9 @@ import { CnmError } from './base/errors'
 import { ip, parse } from './base/parse'
 import { atomically, type Undo } from './base/undo'
 import { type Context } from './core/context'
+import type { Limits } from './core/pacing'
 import type { SandboxRecord } from './core/records'
+import { Bandwidth } from './core/sandbox/bandwidth'
 import { Ending } from './core/sandbox/ending'
 import { inspectSandbox, type SandboxInspect } from './core/sandbox/inspect'
 import { Interfaces } from './core/sandbox/interfaces'
@@ -30,6 +32,7 @@ export class Sandbox {
   readonly #ports: SandboxPorts
   readonly #names: SandboxNames
   readonly #services: SandboxServices
+  readonly #bandwidth: Bandwidth
   readonly #interfaces: Interfaces
   readonly #membership: Membership
   readonly #moving: Moving
@@ -43,7 +46,15 @@ export class Sandbox {
     this.#ports = new SandboxPorts(this.#in)
     this.#names = new SandboxNames(this.#in, this.#wayOut, hooks)
     this.#services = new SandboxServices(this.#in)
-    this.#interfaces = new Interfaces(this.#in, this.#wayOut, this.#ports, this.#names, this.#services)
+    this.#bandwidth = new Bandwidth(this.#in)
+    this.#interfaces = new Interfaces(
+      this.#in,
+      this.#wayOut,
+      this.#ports,
+      this.#names,
+      this.#services,
+      this.#bandwidth,
+    )
     this.#membership = new Membership(
       this.#in,
       this.#wayOut,
@@ -149,9 +160,9 @@ export class Sandbox {
     return this.#ports.republish(endpoint, undo)
   }
 
-  /** @internal Puts the endpoint's bandwidth limits on its interface. */
-  shape(endpoint: Endpoint): Promise<void> {
-    return this.#ports.shape(endpoint)
+  /** @internal Puts limits on the endpoint's interface. */
+  shape(endpoint: Endpoint, limits: Limits): Promise<void> {
+    return this.#bandwidth.shape(endpoint, limits)
   }
 
   /** @internal What the firewall should hold for this sandbox; which are served by {@link servePorts}. */

@@ -37,6 +37,10 @@ export const ipvlan = (): Driver<IpvlanOptions> =>
         : network.state.internal
           ? {}
           : Object.fromEntries(network.spec.pools.map(({ family }) => [family, 'device'])),
+    unpaced: ({ mode }) =>
+      mode === 'l3s'
+        ? 'in mode l3s packets come in by the host and pass no interface of the container where they could wait; use mode l2 or l3'
+        : undefined,
     async createEndpoint(_network, { macGiven, mac }) {
       if (macGiven)
         throw new CnmError(

@@ -37,6 +37,8 @@ interface Kind<O> extends Pick<Driver<O>, 'name' | 'options' | 'createEndpoint'>
   conflict(options: O, rival: DriverNetwork<O>): string
   link(options: O): Own
   gateways(network: DriverNetwork<O>): Attachment['gateways']
+  /** Why the rate of what an interface receives cannot be kept inside, if it cannot. */
+  unpaced?(options: O): string | undefined
 }
 
 export function subInterfaces<O extends CommonOptions>(kind: Kind<O>): Driver<O> {
@@ -87,7 +89,7 @@ export function subInterfaces<O extends CommonOptions>(kind: Kind<O>): Driver<O>
       const link = { ...on(network, interfaceName), index: indexOfItsOwn(), mac, mtu, netns }
       return {
         plan: { changes: [{ op: 'addLink', link }, ...ways.add], undo: ways.remove },
-        interface: { arrives: 'born', mac, mtu },
+        interface: { arrives: 'born', mac, mtu, ingressUnpaced: kind.unpaced?.(network.spec.options) },
         gateways: kind.gateways(network),
         disableGatewayService: true,
       }

@@ -8,6 +8,7 @@ export interface Difference {
     | 'address'
     | 'route'
     | 'port'
+    | 'bandwidth'
     | 'sysctl'
     | 'netns'
     | 'firewall'

@@ -141,6 +141,8 @@ export interface Attachment {
     prefix?: string
     mac?: string
     mtu?: number
+    /** Why the rate of what it receives cannot be kept inside, if it cannot; matters where it has no end on the host. */
+    ingressUnpaced?: string
   }
   /** ADDRESS/LENGTH; default: those of the endpoint. */
   addresses?: string[]

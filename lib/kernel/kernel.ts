@@ -59,6 +59,8 @@ export interface Stack {
   rules(): Promise<Rule[]>
   /** ARP and ND entries; `bridge: true` for the forwarding database entries (FDB). */
   neighbours(filter?: { link?: number; bridge?: boolean }): Promise<Neighbour[]>
+  /** Links with a token bucket ({@link Change} `setShaper`), or whose incoming packets are redirected (`setIngressMirror`). */
+  shapers(): Promise<Shaper[]>
   /** IPsec ESP, transport mode. Throws ERR_UNSUPPORTED on a kernel without XFRM. Keys are not told. */
   ipsecStates(): Promise<IpsecState[]>
   /** Those for outgoing UDP. Throws as {@link ipsecStates} does. */
@@ -298,6 +300,15 @@ export interface Neighbour {
   /** FDB entry of the device itself rather than of its bridge. */
   self?: boolean
   vlan?: number
+}
+
+/** What paces a link. */
+export interface Shaper {
+  link: number
+  /** Of the token bucket on what leaves. */
+  bitsPerSecond?: number
+  /** Index of the link to which all that enters is redirected. */
+  mirror?: number
 }
 
 /** How packets from one address to another are encrypted: ESP in transport mode, AES-GCM (RFC 4106). */

@@ -18,6 +18,7 @@ import type {
   Packets,
   Route,
   Rule,
+  Shaper,
   SocketOptions,
   Stack,
   Survey,
@@ -31,6 +32,7 @@ import { encodeElements } from './netlink/elements'
 import { decodeLink, encodeGetLink } from './netlink/link'
 import { decodeAll, type Messages, Writer } from './netlink/message'
 import { decodeNeighbour, encodeGetNeighbours } from './netlink/neighbour'
+import { decodeMirrorFilter, decodeQdisc, encodeGetFilters, encodeGetQdiscs } from './netlink/qdisc'
 import { decodeRoute, encodeGetRoutes, encodeRouteTo } from './netlink/route'
 import { encodeGetRulesOf } from './netlink/nft-rules'
 import { decodeRule, encodeGetRules } from './netlink/rule'
@@ -206,6 +208,25 @@ export class LinuxStack implements Stack, Line {
   async neighbours(filter: { link?: number; bridge?: boolean } = {}): Promise<Neighbour[]> {
     const all = await this.list(() => encodeGetNeighbours(writer, filter.bridge === true), decodeNeighbour)
     return filter.link === undefined ? all : all.filter(neighbour => neighbour.link === filter.link)
+  }
+
+  async shapers(): Promise<Shaper[]> {
+    const found = await this.list(() => encodeGetQdiscs(writer), decodeQdisc)
+    const entered = found.filter(({ bitsPerSecond }) => bitsPerSecond === undefined)
+    // A link may go meanwhile.
+    const mirrors = entered.length
+      ? await this.list(
+          () => {
+            for (const { link } of entered) encodeGetFilters(writer, link)
+          },
+          decodeMirrorFilter,
+          [ENODEV],
+        )
+      : []
+    const shapers = new Map<number, Shaper>()
+    for (const each of [...found.filter(({ bitsPerSecond }) => bitsPerSecond !== undefined), ...mirrors])
+      shapers.set(each.link, { ...shapers.get(each.link), ...each })
+    return [...shapers.values()]
   }
 
   ipsecStates(): Promise<IpsecState[]> {

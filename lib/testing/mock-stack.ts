@@ -11,6 +11,7 @@ import type {
   Neighbour,
   Route,
   Rule,
+  Shaper,
   SocketOptions,
   Stack,
   Survey,
@@ -122,6 +123,22 @@ export class MockStack implements Stack {
       }
       return found
     })
+  }
+
+  shapers(): Promise<Shaper[]> {
+    return this.ask('shapers', {}, () =>
+      [...this.netns.links.values()].flatMap(({ index, shaper, ingressMirror }) =>
+        shaper || ingressMirror
+          ? [
+              {
+                link: index,
+                ...(shaper && { bitsPerSecond: shaper.bitsPerSecond }),
+                ...(ingressMirror && { mirror: ingressMirror.index }),
+              },
+            ]
+          : [],
+      ),
+    )
   }
 
   ipsecStates(): Promise<IpsecState[]> {

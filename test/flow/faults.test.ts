@@ -163,6 +163,43 @@ test('endpoint.setBandwidth, from none and from some', async () => {
     })
 })
 
+test('limits of an interface that has no end on the host: join, setBandwidth, leave, repair', async () => {
+  const bandwidth = { ingress: 5_000_000, egress: 6_000_000 }
+  const alone = async (kernel: MockKernel, limits: object) => {
+    const { controller, sandbox } = await scene(kernel)
+    const host = await kernel.open()
+    await host.apply([{ op: 'addLink', link: { kind: 'dummy', name: 'lan0', up: true } }])
+    const network = await controller.createNetwork({
+      name: 'lan',
+      driver: 'macvlan',
+      options: { parent: 'lan0' },
+    })
+    return { controller, sandbox, endpoint: await network.createEndpoint({ name: 'c3', bandwidth: limits }) }
+  }
+  await sweep(async kernel => {
+    const { endpoint, sandbox } = await alone(kernel, bandwidth)
+    return () => endpoint.join(sandbox)
+  })
+  for (const limits of [{}, bandwidth])
+    for (const wanted of [{ ingress: 1_000_000 }, { ingress: null, egress: null }])
+      await sweep(async kernel => {
+        const { endpoint, sandbox } = await alone(kernel, limits)
+        await endpoint.join(sandbox)
+        return () => endpoint.setBandwidth(wanted)
+      })
+  await sweep(
+    async kernel => {
+      const { controller, endpoint, sandbox } = await alone(kernel, bandwidth)
+      await endpoint.join(sandbox)
+      return async () => {
+        await endpoint.leave()
+        await controller.settle()
+      }
+    },
+    { mayAbsorb: background },
+  )
+})
+
 test('sandbox.rename and sandbox.refresh', async () => {
   for (const act of [
     (sandbox: Sandbox) => sandbox.rename('anew'),

@@ -1,4 +1,4 @@
-import type { Address, Link, Route, RouteSpec, Stack } from '../../kernel/kernel'
+import type { Address, Link, Route, RouteSpec, Shaper, Stack } from '../../kernel/kernel'
 
 /** What one survey of a namespace says. */
 export interface Facts {
@@ -8,11 +8,15 @@ export interface Facts {
   routes: Route[]
   /** Those that have a link, by its index. */
   routesBy: Map<number, Route[]>
+  /** Asked for once, and only where there are rates to be kept. */
+  shapers(): Promise<Shaper[]>
 }
 
 export async function factsOf(stack: Stack): Promise<Facts> {
   const { links, addresses, routes } = await stack.survey()
+  let shapers: Promise<Shaper[]> | undefined
   return {
+    shapers: () => (shapers ??= stack.shapers()),
     links: new Map(links.map(link => [link.name, link])),
     addresses: byLink(addresses),
     routes,

@@ -6,6 +6,7 @@ import type { Sandbox } from '../../sandbox'
 import type { Context } from '../context'
 import type { Difference } from '../difference'
 import { sysctlsFor } from '../inside'
+import { checkBandwidth } from './bandwidth'
 import { checkEndpoint } from './endpoints'
 import { type Facts, factsOf } from './facts'
 import { checkSysctls } from './sysctls'
@@ -34,6 +35,7 @@ export async function checkSandbox(context: Context, sandbox: Sandbox, host: Fac
     found.push(
       ...checkSysctls(stack, 'sandbox', sysctlsFor(attachment, options, interfaceName), ours),
       ...checkSysctls(context.host, 'host', attachment.plan?.sysctls ?? {}, ours),
+      ...(await checkBandwidth(context, endpoint, sandbox, inside, host)),
     )
   }
   for (const route of sandbox.wantedDefaults()) {

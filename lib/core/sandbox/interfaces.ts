@@ -18,6 +18,7 @@ import {
 import { markOf } from '../mark'
 import { sandboxOptions } from '../outside'
 import type { JoinRecord } from '../records'
+import type { Bandwidth } from './bandwidth'
 import type { Interior } from './interior'
 import type { SandboxNames } from './names'
 import type { SandboxPorts } from './ports'
@@ -31,6 +32,7 @@ export class Interfaces {
   readonly #ports: SandboxPorts
   readonly #names: SandboxNames
   readonly #services: SandboxServices
+  readonly #bandwidth: Bandwidth
   /** Host's ends of pairs that left: if the namespace is dropped before they are reaped, it takes them along. */
   readonly #doomed = new Set<string>()
   /** Interface names whose link is still being deleted. */
@@ -42,12 +44,14 @@ export class Interfaces {
     ports: SandboxPorts,
     names: SandboxNames,
     services: SandboxServices,
+    bandwidth: Bandwidth,
   ) {
     this.#in = interior
     this.#wayOut = wayOut
     this.#ports = ports
     this.#names = names
     this.#services = services
+    this.#bandwidth = bandwidth
   }
 
   /** The namespace is dropped: its links go with it, and only if they do not are they deleted. */
@@ -103,7 +107,7 @@ export class Interfaces {
         ],
       }
       this.#prepareIpv6(stack, endpoint, attachment, undo)
-      undo.push('take the interface out', () => this.takeOut(stack, attachment, join))
+      undo.push('take the interface out', () => this.takeOut(stack, attachment, join, endpoint))
       if (attachment.plan?.undo?.length)
         undo.push('host side', () => applyLeniently(host, attachment.plan?.undo as Change[]))
       if (
@@ -121,7 +125,7 @@ export class Interfaces {
       if (detour.length) await stack.apply(detour)
     }
     this.expect(attachment, undo)
-    await this.#ports.shape(endpoint)
+    await this.#bandwidth.shape(endpoint)
     undo.push('services as before', () => this.#services.follow())
     this.#services.follow()
     if (!moving) {
@@ -207,14 +211,16 @@ export class Interfaces {
     }
   }
 
-  async takeOut(stack: Stack, attachment: Attachment, join: JoinRecord): Promise<void> {
+  async takeOut(stack: Stack, attachment: Attachment, join: JoinRecord, endpoint: Endpoint): Promise<void> {
     await applyLeniently(
       stack,
       silence({ linkLocal: [] } as never, { ...attachment, addresses: [] }, join.interfaceName, join.options),
     )
     await applyLeniently(stack, departure(attachment, join.interfaceName, this.#in.context.host))
+    const gone: Change[] = this.#bandwidth.remains(endpoint, join)
     if (attachment.interface?.arrives === 'born' && !attachment.interface.source)
-      await applyLeniently(stack, [{ op: 'removeLink', link: join.interfaceName, ifExists: true }])
+      gone.push({ op: 'removeLink', link: join.interfaceName, ifExists: true })
+    await applyLeniently(stack, gone)
   }
 
   async saveJoin(endpoint: Endpoint, undo: Undo): Promise<void> {
@@ -247,15 +253,17 @@ export class Interfaces {
       } else changes.push(change)
     // There is no way back from here, and nobody comes by later for what is not a link: so once more.
     await applyLeniently(host, changes).catch(() => applyLeniently(host, changes))
+    // What else paces it must not meet who comes next. Alone on a parent, which may have room for one only (macvlan
+    // passthru), or for those of one kind: it goes at once.
+    const { stack } = this.#in
+    const alone = attachment.interface?.arrives === 'born' && !attachment.interface.source
+    const gone = this.#bandwidth.remains(endpoint, join)
+    if (alone) gone.push({ op: 'removeLink', link: join.interfaceName, ifExists: true })
+    if (gone.length)
+      await stack.apply(gone).catch(() => {
+        for (const { link } of gone) reaper.doom(stack, link, grace)
+      })
     if (attachment.interface?.arrives === 'born') {
-      // Alone on a parent, which may have room for one only (macvlan passthru), or for those of one kind: it goes at once.
-      if (!attachment.interface.source) {
-        const { stack } = this.#in
-        const link = join.interfaceName
-        await applyLeniently(stack, [{ op: 'removeLink', link, ifExists: true }]).catch(() =>
-          reaper.doom(stack, link, grace),
-        )
-      }
       this.#leaving.add(join.interfaceName)
       setTimeout(() => this.#leaving.delete(join.interfaceName), 5_000).unref()
     }

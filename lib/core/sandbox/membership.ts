@@ -223,7 +223,7 @@ export class Membership {
         attachment,
       )
       await applyLeniently(host, plan.changes ?? [])
-      await this.#interfaces.takeOut(stack, attachment, join)
+      await this.#interfaces.takeOut(stack, attachment, join, endpoint)
       if (attachment.interface)
         await applyLeniently(stack, [{ op: 'removeLink', link: join.interfaceName, ifExists: true }])
       const mapped = this.#ports.translatedOf(endpoint)

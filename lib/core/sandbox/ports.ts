@@ -1,5 +1,5 @@
 import { type Family, familyOf } from '../../base/cidr'
-import { CnmError, isCnmError } from '../../base/errors'
+import { isCnmError } from '../../base/errors'
 import type { Undo } from '../../base/undo'
 import type { Endpoint } from '../../endpoint'
 import { type FirewallChange, invert, type Mapping } from '../../firewall/contract'
@@ -10,7 +10,7 @@ import { linksOf, linksWith } from '../links'
 import type { JoinRecord } from '../records'
 import type { Interior } from './interior'
 
-/** A sandbox's endpoints in the firewall: their published ports, what is translated now, their bandwidth. */
+/** A sandbox's endpoints in the firewall: their published ports, what is translated now. */
 export class SandboxPorts {
   readonly #in: Interior
   /** What the firewall translates now, by endpoint. */
@@ -224,29 +224,6 @@ export class SandboxPorts {
       await publisher.release(dropped)
       return publisher.reserve(target, wanted)
     }
-  }
-
-  /** Puts the endpoint's bandwidth limits on its interface. */
-  async shape(endpoint: Endpoint): Promise<void> {
-    const { ingress, egress } = endpoint.record.config.bandwidth
-    const { source, arrives } = endpoint.record.join?.attachment?.interface ?? {}
-    if (!this.#in.stack || !arrives || (ingress === undefined && egress === undefined)) return
-    const rate = (limit: number | null | undefined) => (limit ? { bitsPerSecond: limit } : null)
-    // What leaves the host's end of the pair is what the container receives; what leaves the inner end is what it sends.
-    // A macvlan, an ipvlan and what was moved in have no end on the host.
-    const link = arrives === 'born' ? source : undefined
-    if (ingress && !link)
-      throw new CnmError(
-        'ERR_UNSUPPORTED',
-        `endpoint ${endpoint.name}: ingress of ${ingress} bit/s cannot be kept, since its interface has no end on the host; egress can`,
-        { endpoint: endpoint.id, network: endpoint.network.name, ingress },
-      )
-    if (ingress !== undefined && link)
-      await this.#in.context.host.apply([{ op: 'setShaper', link, rate: rate(ingress) }])
-    if (egress !== undefined)
-      await this.#in.stack.apply([
-        { op: 'setShaper', link: endpoint.interfaceName as string, rate: rate(egress) },
-      ])
   }
 
   /** What the firewall should hold for this sandbox; which are served by {@link servePorts}. */

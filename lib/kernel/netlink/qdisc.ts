@@ -1,4 +1,4 @@
-import type { Change } from '../kernel'
+import type { Change, Shaper } from '../kernel'
 import {
   ETH_P_ALL,
   INGRESS_HANDLE,
@@ -6,6 +6,8 @@ import {
   NLM_F_CREATE,
   NLM_F_REPLACE,
   RTM_DELQDISC,
+  RTM_GETQDISC,
+  RTM_GETTFILTER,
   RTM_NEWQDISC,
   RTM_NEWTFILTER,
   TC_ACT_STOLEN,
@@ -25,7 +27,7 @@ import {
   TCA_U32_ACT,
   TCA_U32_SEL,
 } from './constants'
-import { networkOrder16, type Writer } from './message'
+import { type Attributes, type Messages, networkOrder16, type Writer } from './message'
 import type { Resolver } from './resolver'
 
 /** struct tcmsg */
@@ -148,4 +150,67 @@ export function encodeMirrorFilter(w: Writer, link: number, target: number): voi
   w.close(actions)
   w.close(options)
   w.end()
+}
+
+const TCMSG = 20 // bytes of struct tcmsg
+
+/** `tc qdisc show`, of all links. */
+export function encodeGetQdiscs(w: Writer): void {
+  w.dump(RTM_GETQDISC)
+  tcmsg(w, 0, 0, 0, 0)
+  w.end()
+}
+
+/** `tc filter show dev LINK ingress` */
+export function encodeGetFilters(w: Writer, link: number): void {
+  w.dump(RTM_GETTFILTER)
+  tcmsg(w, link, 0, INGRESS_PARENT, 0)
+  w.end()
+}
+
+/** RTM_NEWQDISC: a token bucket at the root of a link, or a link that has a discipline for what enters. */
+export function decodeQdisc(message: Messages): Pick<Shaper, 'link' | 'bitsPerSecond'> | undefined {
+  if (message.type !== RTM_NEWQDISC || message.size < TCMSG) return undefined
+  const [link, parent] = [message.u32(4), message.u32(12)]
+  if (parent === TC_H_INGRESS) return { link }
+  const bytes = parent === TC_H_ROOT ? rateOf(message.attributes(TCMSG)) : undefined
+  return bytes === undefined ? undefined : { link, bitsPerSecond: 8 * bytes }
+}
+
+/** Bytes per second, of a token bucket. */
+function rateOf(attributes: Attributes): number | undefined {
+  let [kind, rate] = ['', 0]
+  while (attributes.next())
+    if (attributes.type === TCA_KIND) kind = attributes.text()
+    else if (attributes.type === TCA_OPTIONS) {
+      const options = attributes.nested()
+      while (options.next())
+        if (options.type === TCA_TBF_PARMS)
+          rate ||= options.u32(8) // struct tc_ratespec: rate
+        else if (options.type === TCA_TBF_RATE64) rate = options.u64()
+    }
+  return kind === 'tbf' ? rate : undefined
+}
+
+/** RTM_NEWTFILTER: the redirect of {@link encodeMirrorFilter}. */
+export function decodeMirrorFilter(
+  message: Messages,
+): (Pick<Shaper, 'link'> & { mirror: number }) | undefined {
+  if (message.type !== RTM_NEWTFILTER || message.size < TCMSG) return undefined
+  const mirror = within(message.attributes(TCMSG), [
+    TCA_OPTIONS,
+    TCA_U32_ACT,
+    1,
+    TCA_ACT_OPTIONS,
+    TCA_MIRRED_PARMS,
+  ])
+  // struct tc_mirred: behind 20 bytes of every action's, which way and whither
+  return mirror?.u32(20) === TCA_EGRESS_REDIR ? { link: message.u32(4), mirror: mirror.u32(24) } : undefined
+}
+
+/** The attribute at the end of a path of nested ones. */
+function within(attributes: Attributes, [type, ...path]: number[]): Attributes | undefined {
+  while (attributes.next())
+    if (attributes.type === type) return path.length ? within(attributes.nested(), path) : attributes
+  return undefined
 }

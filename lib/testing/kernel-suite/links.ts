@@ -94,6 +94,35 @@ export function links(lab: Lab): void {
       expect((await lab.host.link('eth0'))?.port).toBeUndefined()
     })
 
+    test('what paces a link', async () => {
+      expect(await lab.host.shapers()).toEqual([])
+      await lab.host.apply([
+        add({ kind: 'veth', name: 'va', up: true, peer: { name: 'vb', up: true } }),
+        add({ kind: 'ifb', name: 'ifb7', up: true }),
+        { op: 'setShaper', link: 'va', rate: { bitsPerSecond: 8_000_000 } },
+        { op: 'setShaper', link: 'ifb7', rate: { bitsPerSecond: 40_000_000_000 } },
+        { op: 'setIngressMirror', link: 'va', target: 'ifb7' },
+      ])
+      const va = (await lab.host.link('va'))?.index as number
+      const ifb = (await lab.host.link('ifb7'))?.index as number
+      const all = async () =>
+        (await lab.host.shapers()).sort((a, b) => Number(a.link === ifb) - Number(b.link === ifb))
+      expect(await all()).toEqual([
+        { link: va, bitsPerSecond: 8_000_000, mirror: ifb },
+        { link: ifb, bitsPerSecond: 40_000_000_000 },
+      ])
+      await lab.host.apply([
+        { op: 'setShaper', link: 'va', rate: null },
+        { op: 'setShaper', link: 'ifb7', rate: { bitsPerSecond: 1_000_000 } },
+      ])
+      expect(await all()).toEqual([
+        { link: va, mirror: ifb },
+        { link: ifb, bitsPerSecond: 1_000_000 },
+      ])
+      await lab.host.apply([{ op: 'setIngressMirror', link: 'va', target: null }])
+      expect(await all()).toEqual([{ link: ifb, bitsPerSecond: 1_000_000 }])
+    })
+
     test('removal of one end removes the other; ifExists tolerates absence', async () => {
       await lab.host.apply(SCENE)
       await lab.host.apply([
