@@ -25,18 +25,21 @@ function faultOfName(text: string): string | undefined {
   if (text.length > 255) return `must have at most 255 characters, not ${text.length}`
   if (text.trim() === '') return 'must not be blank'
   if (controlCharacters.test(text)) return 'must not contain control characters'
-  if (text.includes('/')) return 'must not contain "/"'
   return undefined
 }
 
 export const networkName = () => name(faultOfName).describe('1-255 characters')
+
+/** Of endpoints, which are named as their containers. */
+const faultOfSlash = (text: string): string | undefined =>
+  text.includes('/') ? 'must not contain "/"' : undefined
 
 /** Whoever could take such a name would stand among the tasks of a service, which are asked for by it. */
 const faultOfReserved = (text: string): string | undefined =>
   /^tasks\./i.test(text) ? 'must not begin with "tasks.", which leads to the tasks of a service' : undefined
 
 const endpointName = () =>
-  name(text => faultOfName(text) ?? faultOfReserved(text)).describe('1-255 characters')
+  name(text => faultOfName(text) ?? faultOfSlash(text) ?? faultOfReserved(text)).describe('1-255 characters')
 const containerId = () =>
   name(text =>
     /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/.test(text)
@@ -112,7 +115,8 @@ export const NetworkOptions = z
       .strictObject({
         driver: driverName().default('default'),
         config: z.array(IpamConfig).max(MANY).default([]),
-        options: z.record(z.string(), z.string()).default({}),
+        /** Absent is as good as empty; it is told as it was given. */
+        options: z.record(z.string(), z.string()).optional(),
         /** Take an explicit subnet although the host has a route that overlaps it. */
         force: z.boolean().default(false),
       })

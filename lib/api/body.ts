@@ -5,6 +5,7 @@
 import type { IncomingMessage } from 'node:http'
 import { z } from 'zod'
 import { HttpError } from './errors'
+import { Gathered } from './gathered'
 import { parseGoJson } from './json'
 
 /** Bytes. The largest sensible request is a few KiB. */
@@ -17,14 +18,12 @@ export function readBody(request: IncomingMessage, limit = BODY_LIMIT): Promise<
   if (Number(request.headers['content-length'] ?? 0) > limit) return Promise.reject(tooLarge())
   // Not by iteration: leaving that destroys the connection, and the refusal with it.
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
-    let length = 0
+    const body = new Gathered()
     const collect = (chunk: Buffer) => {
-      length += chunk.length
-      if (length <= limit) chunks.push(chunk)
+      if (body.length + chunk.length <= limit) body.add(chunk)
       else settle(() => reject(tooLarge()))
     }
-    const finish = () => settle(() => resolve(Buffer.concat(chunks)))
+    const finish = () => settle(() => resolve(body.bytes()))
     const fail = () => settle(() => reject(new HttpError(400, 'unexpected EOF')))
     const settle = (outcome: () => void) => {
       request.off('data', collect).off('end', finish).off('error', fail).off('close', fail)

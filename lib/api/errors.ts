@@ -30,6 +30,11 @@ const BY_KIND: Record<ErrorKind, number> = {
 const BY_CODE: Partial<
   Record<ErrorCode, { status: number; prefix?: string | ((error: CnmError) => string | undefined) }>
 > = {
+  // Docker takes a driver that it does not know for a plugin.
+  ERR_DRIVER_NOT_FOUND: {
+    status: 404,
+    prefix: ({ details: { name } }) => `plugin ${JSON.stringify(name)} not found`,
+  },
   ERR_POOL_OVERLAP: {
     status: 403,
     prefix: 'invalid pool request: Pool overlaps with other one on this address space',
@@ -72,7 +77,16 @@ export function answerTo(error: unknown): ErrorAnswer {
   if (!isCnmError(error)) return { status: 500, message: messageOf(error), headers: {} }
   const { status = BY_KIND[error.kind], prefix } = BY_CODE[error.code] ?? {}
   const words = typeof prefix === 'function' ? prefix(error) : prefix
-  return { status, message: words ? `${words} (${error.message})` : error.message, headers: codeOf(error) }
+  const own = ownWords(error)
+  return { status, message: words ? `${words} (${own})` : own, headers: codeOf(error) }
+}
+
+/** What is `options.options.mtu` of createNetwork to a program is `mtu` to who sends or types it. */
+function ownWords({ message, details: { issues } }: CnmError): string {
+  if (!Array.isArray(issues)) return message
+  return (issues as { message: string }[])
+    .map(issue => issue.message.replace(/(^|; )options\.(?:options\.)?/g, '$1'))
+    .join('; ')
 }
 
 /** Programs match by code, over HTTP too. Docker's clients ignore the header. */

@@ -57,7 +57,7 @@ export function networkJson(network: Network, { detailed, showIpv4 }: NetworkJso
     EnableIPv6: network.configOnly ? config.ipv6 === true : network.ipv6,
     IPAM: {
       Driver: config.ipam.driver,
-      Options: network.predefined ? null : config.ipam.options,
+      Options: config.ipam.options ? sorted(config.ipam.options) : null,
       Config: ipamConfig(network),
     },
     Internal: network.internal,
@@ -66,8 +66,8 @@ export function networkJson(network: Network, { detailed, showIpv4 }: NetworkJso
     ConfigFrom: { Network: config.configFrom ?? '' },
     ConfigOnly: network.configOnly,
     Containers: detailed ? containers(network) : {},
-    Options: texts(config.options),
-    Labels: { ...network.labels },
+    Options: sorted(texts({ ...ofDefaultBridge(network), ...config.options })),
+    Labels: sorted(network.labels),
   }
 }
 
@@ -99,16 +99,18 @@ function withoutEmpty({ AuxiliaryAddresses, ...rest }: IpamConfigJson): IpamConf
   const some = AuxiliaryAddresses && Object.keys(AuxiliaryAddresses).length > 0
   return {
     ...Object.fromEntries(Object.entries(rest).filter(([, value]) => value)),
-    ...(some && { AuxiliaryAddresses }),
+    ...(some && { AuxiliaryAddresses: sorted(AuxiliaryAddresses) }),
   }
 }
 
 /** By id of the container; what is in none is shown by its own id. */
 function containers(network: Network): Record<string, EndpointJson> {
-  return Object.fromEntries(
-    network
-      .endpoints()
-      .map(endpoint => [endpoint.sandbox?.containerId ?? `ep-${endpoint.id}`, endpointJson(endpoint)]),
+  return sorted(
+    Object.fromEntries(
+      network
+        .endpoints()
+        .map(endpoint => [endpoint.sandbox?.containerId ?? `ep-${endpoint.id}`, endpointJson(endpoint)]),
+    ),
   )
 }
 
@@ -119,6 +121,19 @@ const endpointJson = ({ id, name, mac, ipv4, ipv6, network }: Endpoint): Endpoin
   IPv4Address: ipv4 ?? '',
   IPv6Address: ipv6 ?? '',
 })
+
+/** Docker's own bridge shows what it was given by the daemon, said or not. */
+function ofDefaultBridge({ predefined, driver, record: { state } }: Network): Record<string, unknown> {
+  if (!predefined || driver !== 'bridge') return {}
+  return {
+    'com.docker.network.bridge.host_binding_ipv4': state.defaultHostIp ?? '0.0.0.0',
+    'com.docker.network.driver.mtu': state.mtu,
+  }
+}
+
+/** Go writes the keys of a map in order. */
+const sorted = <T>(map: Readonly<Record<string, T>>): Record<string, T> =>
+  Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1)))
 
 /** Docker's options are texts; ours may be given as numbers and booleans by a program. */
 const texts = (options: Record<string, unknown>): Record<string, string> =>

@@ -29,6 +29,7 @@ export function addNetworkRoutes(
   const routes = new NetworkRoutes(controller, containers, events)
   router
     .route('GET', '/networks', routes.list)
+    .route('GET', '/networks/', routes.list)
     .route('GET', '/networks/{id}', routes.inspect)
     .route('POST', '/networks/create', routes.create)
     .route('POST', '/networks/prune', routes.prune)

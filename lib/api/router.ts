@@ -2,12 +2,13 @@
  * Routes, versions and errors of a Docker-like API over node:http. Knows nothing of networks: a runtime adds its own
  * routes for containers to the same router.
  */
-import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { z } from 'zod'
 import type { Logger } from '../base/log'
 import { decode, parseJson, readBody, BODY_LIMIT } from './body'
 import { answerTo, HttpError } from './errors'
+import { type Takeover, Upgrade } from './upgrade'
 import { API_VERSION, MIN_API_VERSION, olderThan, VERSION } from './version'
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
@@ -109,66 +110,6 @@ interface ExchangeParts {
   upgrade: Upgrade | undefined
 }
 
-/** What Node hands over with a request that wants the connection itself. */
-export interface Takeover {
-  socket: Duplex
-  head: Buffer
-  /** Milliseconds until the body must be there. */
-  patience: number
-}
-
-/** A connection that is leaving HTTP: Node hands it over after the headers, before the body. */
-class Upgrade {
-  readonly #socket: Duplex
-  readonly #request: IncomingMessage
-  readonly #patience: number
-  #head: Buffer
-
-  constructor(request: IncomingMessage, { socket, head, patience }: Takeover) {
-    this.#request = request
-    this.#socket = socket
-    this.#head = head
-    this.#patience = patience
-  }
-
-  body(limit: number): Promise<Buffer> {
-    // Since Node 26 the body is the request's, as with any other; before, it comes over the connection that was handed over.
-    const own = !this.#request.complete || this.#request.readableLength > 0
-    return inTime(own ? readBody(this.#request, limit) : this.#readRaw(limit), this.#patience)
-  }
-
-  async #readRaw(limit: number): Promise<Buffer> {
-    const length = Number(this.#request.headers['content-length'] ?? 0)
-    if (!(length <= limit))
-      throw new HttpError(413, `request body is larger than ${limit} bytes`, { Connection: 'close' })
-    while (this.#head.length < length) {
-      const chunk = await nextChunk(this.#socket)
-      if (!chunk) throw new HttpError(400, 'unexpected EOF')
-      this.#head = Buffer.concat([this.#head, chunk])
-    }
-    const body = this.#head.subarray(0, length)
-    this.#head = this.#head.subarray(length)
-    return body
-  }
-
-  take(response: ServerResponse, contentType: string): Duplex {
-    response.detachSocket(this.#socket as never)
-    const lines = Object.entries(response.getHeaders()).map(([name, value]) => `${name}: ${String(value)}`)
-    this.#socket.write(
-      [
-        'HTTP/1.1 101 UPGRADED',
-        ...lines,
-        `Content-Type: ${contentType}`,
-        'Connection: Upgrade',
-        'Upgrade: tcp',
-        '\r\n',
-      ].join('\r\n'),
-    )
-    if (this.#head.length) this.#socket.unshift(this.#head)
-    return this.#socket
-  }
-}
-
 /** How much of a body that nobody wants is read, bytes and milliseconds, so that its sender gets to read the answer. */
 const DRAIN_LIMIT = 16 * 1024 * 1024
 const DRAIN_TIME = 2_000
@@ -185,34 +126,6 @@ function drain(request: IncomingMessage): void {
   request.resume()
 }
 
-/** Refuses a body that does not come, or comes in trickles. */
-function inTime(body: Promise<Buffer>, patience: number): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(reject, patience, new HttpError(408, 'Request Timeout'))
-    body.then(resolve, reject).finally(() => clearTimeout(timer))
-  })
-}
-
-function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
-  return new Promise((resolve, reject) => {
-    const leave = () => {
-      socket.pause()
-      socket.off('data', done).off('end', ended).off('error', failed).off('close', ended)
-    }
-    const done = (chunk?: Buffer) => {
-      leave()
-      resolve(chunk)
-    }
-    const ended = () => done()
-    const failed = (error: Error) => {
-      leave()
-      reject(error)
-    }
-    socket.on('data', done).once('end', ended).once('error', failed).once('close', ended)
-    socket.resume()
-  })
-}
-
 interface Route {
   method: Method
   pattern: RegExp
@@ -222,6 +135,42 @@ interface Route {
 
 /** Docker answers it whatever the path, and says nothing. */
 const ANY_OPTIONS: Pick<Route, 'handler'> = { handler: exchange => exchange.send(200) }
+
+interface Target {
+  path: string
+  query: URLSearchParams
+  version: string
+}
+
+/** Whatever has the look of a version is one, as for Docker. Throws 400 for what is no URL. */
+function targetOf(url: string): Target {
+  const mark = url.indexOf('?')
+  const raw = mark < 0 ? url : url.slice(0, mark)
+  const search = mark < 0 ? '' : url.slice(mark + 1)
+  const [bad] = /%(?![0-9a-fA-F]{2}).{0,2}/.exec(search) ?? []
+  if (bad !== undefined) throw new HttpError(400, `invalid URL escape ${JSON.stringify(bad)}`)
+  const [prefix = '', version = API_VERSION] = /^\/v([0-9.]+)(?=\/)/.exec(raw) ?? []
+  try {
+    return { path: decodeURIComponent(raw.slice(prefix.length)), query: new URLSearchParams(search), version }
+  } catch {
+    throw new HttpError(400, `malformed path ${JSON.stringify(raw.slice(0, 200))}`)
+  }
+}
+
+/** Clients of a version that is too old expect plain text, and would show JSON as it is. */
+function refuseVersion(version: string): void {
+  if (olderThan(version, MIN_API_VERSION))
+    throw new HttpError(
+      400,
+      `client version ${version} is too old. Minimum supported API version is ${MIN_API_VERSION}, please upgrade your client to a newer version`,
+      { 'Content-Type': 'text/plain; charset=utf-8' },
+    )
+  if (olderThan(API_VERSION, version))
+    throw new HttpError(
+      400,
+      `client version ${version} is too new. Maximum supported API version is ${API_VERSION}`,
+    )
+}
 
 export interface RouterOptions {
   /** Shown in the header Server and in /version. */
@@ -238,7 +187,7 @@ export class Router {
   }
 
   /**
-   * `/networks/{id}/connect`: a name in braces stands for one or more segments, `/` included. Earlier routes go first;
+   * `/networks/{id}/connect`: a name in braces stands for one or more characters, `/` included. Earlier routes go first;
    * HEAD is answered by a HEAD route only.
    */
   route(method: Method, path: string, handler: Handler): this {
@@ -247,7 +196,7 @@ export class Router {
       names.push(name)
       return '(.+?)'
     })
-    this.#routes.push({ method, pattern: new RegExp(`^${pattern}/?$`, 's'), names, handler })
+    this.#routes.push({ method, pattern: new RegExp(`^${pattern}$`, 's'), names, handler })
     return this
   }
 
@@ -265,8 +214,9 @@ export class Router {
     if (closing.aborted) leave()
     try {
       this.#negotiate(response)
-      const { path, query, version } = this.#target(request)
+      const { path, query, version } = targetOf(request.url ?? '/')
       const { route, params } = this.#find(request.method ?? 'GET', path)
+      refuseVersion(version)
       const exchange = new Exchange({
         params,
         query,
@@ -292,30 +242,6 @@ export class Router {
     response.setHeader('Docker-Experimental', 'false')
     response.setHeader('Ostype', 'linux')
     response.setHeader('Server', `${product}/${VERSION} (linux)`)
-  }
-
-  #target(request: IncomingMessage): { path: string; query: URLSearchParams; version: string } {
-    const whole = request.url ?? '/'
-    const mark = whole.indexOf('?')
-    const raw = mark < 0 ? whole : whole.slice(0, mark)
-    const query = new URLSearchParams(mark < 0 ? '' : whole.slice(mark + 1))
-    const prefix = /^\/v(\d{1,4}\.\d{1,4})(?=\/)/.exec(raw)
-    const version = prefix?.[1] ?? API_VERSION
-    if (olderThan(version, MIN_API_VERSION))
-      throw new HttpError(
-        400,
-        `client version ${version} is too old. Minimum supported API version is ${MIN_API_VERSION}, please upgrade your client to a newer version`,
-      )
-    if (olderThan(API_VERSION, version))
-      throw new HttpError(
-        400,
-        `client version ${version} is too new. Maximum supported API version is ${API_VERSION}`,
-      )
-    try {
-      return { path: decodeURIComponent(raw.slice(prefix?.[0].length ?? 0)), query, version }
-    } catch {
-      throw new HttpError(400, `malformed path ${JSON.stringify(raw.slice(0, 200))}`)
-    }
   }
 
   #find(method: string, path: string): { route: Pick<Route, 'handler'>; params: Record<string, string> } {
@@ -345,7 +271,8 @@ export class Router {
       response.destroy() // in the middle of an answer: a cut is the only way to say so
       return
     }
-    const body = `${JSON.stringify({ message })}\n`
+    const plain = headers['Content-Type']?.startsWith('text/plain')
+    const body = `${plain ? message : JSON.stringify({ message })}\n`
     response
       .writeHead(status, {
         'Content-Type': 'application/json',

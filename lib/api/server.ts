@@ -1,8 +1,10 @@
 /** An HTTP server on a unix socket that only its owner may use. */
+import { setMaxListeners } from 'node:events'
 import { existsSync, lstatSync, rmSync } from 'node:fs'
 import { createServer, type Server, ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { CnmError } from '../base/errors'
 import { makeFolder } from '../base/folder'
 import type { Router } from './router'
@@ -28,6 +30,7 @@ export async function listen(
   await clearAway(path)
   makeFolder(dirname(path))
   const closing = new AbortController()
+  setMaxListeners(0, closing.signal) // one for each request that is under way
   const server = createServer({
     headersTimeout,
     requestTimeout,
@@ -78,11 +81,16 @@ const LINGER = 2_000
 function leave(socket: Socket): void {
   socket.end()
   socket.resume()
+  expel(socket)
+}
+
+/** A connection is over when both ends have closed it, which a client need not ever do. */
+function expel(socket: Duplex): void {
   const timer = setTimeout(() => socket.destroy(), LINGER)
   socket.once('close', () => clearTimeout(timer))
 }
 
-function refuseMalformed(error: NodeJS.ErrnoException, socket: import('node:stream').Duplex): void {
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy()
     return
@@ -97,7 +105,11 @@ function refuseMalformed(error: NodeJS.ErrnoException, socket: import('node:stre
   socket.end(
     `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   )
+  expel(socket)
 }
+
+/** Clients that may wait to be accepted, as for dockerd; the kernel's net.core.somaxconn cuts it. */
+const BACKLOG = 4096
 
 /** The socket is born with mode 0600, so there is no moment in which somebody else could connect. */
 function bind(server: Server, path: string): Promise<void> {
@@ -105,7 +117,7 @@ function bind(server: Server, path: string): Promise<void> {
     server.once('error', reject)
     const before = process.umask(0o177)
     try {
-      server.listen(path, () => {
+      server.listen({ path, backlog: BACKLOG }, () => {
         server.off('error', reject)
         resolve()
       })

@@ -5,11 +5,14 @@ import { dirname, join } from 'node:path'
 export const API_VERSION = '1.48'
 export const MIN_API_VERSION = '1.24'
 
-/** As numbers: 1.9 is older than 1.24. */
+/** Number by number: 1.9 is older than 1.24, and 1.48 older than 1.48.1. What is no number is 0. */
 export function olderThan(version: string, than: string): boolean {
-  const [a = 0, b = 0] = version.split('.').map(Number)
-  const [c = 0, d = 0] = than.split('.').map(Number)
-  return a !== c ? a < c : b < d
+  const [these, those] = [version, than].map(text => text.split('.').map(part => Number(part) || 0))
+  for (let at = 0; at < Math.max(these?.length ?? 0, those?.length ?? 0); at++) {
+    const [a, b] = [these?.[at] ?? 0, those?.[at] ?? 0]
+    if (a !== b) return a < b
+  }
+  return false
 }
 
 /** Of this package. Found by walking up: the sources and the build lie at different depths. */

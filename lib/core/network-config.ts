@@ -26,7 +26,7 @@ export function refuseCombinations(config: NetworkOptions): void {
     const own = [
       config.ipam.driver !== 'default' && 'ipam.driver',
       config.ipam.config.length && 'ipam.config',
-      Object.keys(config.ipam.options).length && 'ipam.options',
+      Object.keys(config.ipam.options ?? {}).length && 'ipam.options',
       config.ipv4 !== undefined && 'ipv4',
       config.ipv6 !== undefined && 'ipv6',
       Object.keys(config.labels).length && 'labels',

@@ -53,7 +53,7 @@ export function inspectNetwork(network: Network): NetworkInspect {
     options: config.options,
     ipam: {
       driver: config.ipam.driver,
-      options: config.ipam.options,
+      options: config.ipam.options ?? {},
       config: pools.map(({ subnet, subPool, gateway, auxiliary, explicit }) => ({
         subnet,
         ipRange: subPool,

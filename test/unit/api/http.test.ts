@@ -1,8 +1,10 @@
 /** Versions, bodies, paths and clients of every kind of badness; the server survives them all and leaks nothing. */
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
+import { until } from '../../support/underlay'
 import { ask as askAt, type Answer, serve, type Served } from './scene'
 
 describe('one server', () => {
@@ -50,12 +52,15 @@ describe('one server', () => {
   })
 
   test.each<[string, number, RegExp]>([
-    ['/v1.23/networks', 400, /^client version 1\.23 is too old\. Minimum supported API version is 1\.24/],
-    ['/v1.9/_ping', 400, /^client version 1\.9 is too old/],
     ['/v1.49/networks', 400, /^client version 1\.49 is too new\. Maximum supported API version is 1\.48$/],
     ['/v2.0/networks', 400, /^client version 2\.0 is too new/],
+    ['/v2/networks', 400, /^client version 2 is too new/],
+    ['/v1.48.1/networks', 400, /^client version 1\.48\.1 is too new/],
+    ['/v1.9/nosuch', 404, /^page not found$/],
+    ['/v1.x/networks', 404, /^page not found$/],
     ['/v1.48', 404, /^page not found$/],
-    ['/v1/networks', 404, /^page not found$/],
+    ['/info/', 404, /^page not found$/],
+    ['/networks?filters=%zz', 400, /^invalid URL escape "%zz"$/],
     ['/', 404, /^page not found$/],
     ['//networks', 404, /^page not found$/],
     ['/../networks', 404, /^page not found$/],
@@ -73,8 +78,24 @@ describe('one server', () => {
     expect(answer.headers['content-type']).toBe('application/json')
   })
 
+  test.each(['1', '1.9', '1.23', '1.23.99', '0', '.'])(
+    'a client of version %s is told so in plain text: its kind would show JSON as it is',
+    async version => {
+      const { status, text, headers } = await ask('GET', `/v${version}/networks`)
+      expect([status, text]).toEqual([
+        400,
+        `client version ${version} is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version\n`,
+      ])
+      expect(headers).toMatchObject({
+        'content-type': 'text/plain; charset=utf-8',
+        'api-version': '1.48',
+      })
+    },
+  )
+
   test.each([
     ['PUT', '/networks/create'],
+    ['POST', '/networks/create/'],
     ['PATCH', '/networks/bridge'],
     ['DELETE', '/networks'],
     ['POST', '/networks'],
@@ -247,15 +268,18 @@ describe('one server', () => {
     await impatient.close()
   })
 
+  const UPGRADE = 'Connection: Upgrade\r\nUpgrade: tcp\r\n'
   test.each([
-    ['an ordinary connection', ''],
-    ['one that asks to leave HTTP', 'Connection: Upgrade\r\nUpgrade: tcp\r\n'],
-  ])('a body that trickles, on %s: it has its time, however often something comes', async (_, upgrade) => {
+    ['an ordinary connection', 'Content-Length: 999', ' '],
+    ['an ordinary connection, in chunks', 'Transfer-Encoding: chunked', '1\r\n \r\n'],
+    ['one that asks to leave HTTP', `${UPGRADE}Content-Length: 999`, ' '],
+    ['one that asks to leave HTTP, in chunks', `${UPGRADE}Transfer-Encoding: chunked`, '1\r\n \r\n'],
+  ])('a body that trickles, on %s: it has its time, however often something comes', async (_, how, drop) => {
     const impatient = await serve({ listen: { headersTimeout: 300, requestTimeout: 600 } })
     const text = await new Promise<string>((resolve, reject) => {
       let got = ''
       const socket = connect(impatient.path)
-      const trickle = setInterval(() => socket.write(' '), 100)
+      const trickle = setInterval(() => socket.write(drop), 100)
       socket.on('data', (chunk: Buffer) => (got += chunk.toString()))
       socket.on('error', () => {}) // it writes on when the server has gone
       socket.once('close', () => {
@@ -264,12 +288,51 @@ describe('one server', () => {
       })
       socket.setTimeout(8_000, () => reject(new Error(`still open after: ${got}`)))
       socket.write(
-        `POST /networks/create HTTP/1.1\r\nHost: x\r\n${upgrade}Content-Type: application/json\r\nContent-Length: 999\r\n\r\n{`,
+        `POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${how}\r\n\r\n${drop}`,
       )
     })
     expect(text).toMatch(/^HTTP\/1\.1 408 Request Timeout\r\n/)
     expect(asAnswer(text).json).toEqual({ message: 'Request Timeout' })
     await impatient.close()
+  })
+
+  describe('a body on a connection that asks to leave HTTP', () => {
+    const head = (coding: string) =>
+      `POST /networks/create HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n${coding}\r\n\r\n`
+    const CHUNKED = head('Transfer-Encoding: chunked')
+    const left = async () => expect((await ask('DELETE', '/networks/chunky')).status).toBe(204)
+
+    test.each<[string, string]>([
+      ['by length', `${head('Content-Length: 17')}{"Name":"chunky"}`],
+      ['in chunks', `${CHUNKED}11\r\n{"Name":"chunky"}\r\n0\r\n\r\n`],
+      [
+        'in small chunks, with trailers',
+        `${CHUNKED}8;a=b\r\n{"Name":\r\n9\r\n"chunky"}\r\n0\r\nA: b\r\n\r\n`,
+      ],
+      ['and a request after it', `${CHUNKED}11\r\n{"Name":"chunky"}\r\n0\r\n\r\nGET /_ping HTTP/1.1\r\n\r\n`],
+    ])('%s', async (_, text) => {
+      const answer = await served.raw(text)
+      expect(answer).toMatch(/^HTTP\/1\.1 201 /)
+      expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1)
+      await left()
+    })
+
+    test.each<[string, string, number, RegExp]>([
+      ['no size', `${CHUNKED}x\r\n`, 400, /^malformed chunked encoding$/],
+      ['more than its size', `${CHUNKED}2\r\n{}}\r\n0\r\n\r\n`, 400, /^malformed chunked encoding$/],
+      ['a line without end', `${CHUNKED}1;${'x'.repeat(5000)}`, 400, /^malformed chunked encoding$/],
+      [
+        'trailers without end',
+        `${CHUNKED}0\r\n${'a: b\r\n'.repeat(1000)}`,
+        400,
+        /^malformed chunked encoding$/,
+      ],
+      ['a huge chunk', `${CHUNKED}ffffffff\r\n`, 413, /^request body is larger than 1048576 bytes$/],
+      ['a huge length', `${head('Content-Length: 99999999')}{}`, 413, /^request body is larger/],
+    ])('%s: %i', async (_, text, status, message) => {
+      const answer = asAnswer(await served.raw(text))
+      expect([answer.status, answer.json.message]).toEqual([status, expect.stringMatching(message)])
+    })
   })
 
   test('a client that goes away in the middle', async () => {
@@ -335,6 +398,39 @@ function asAnswer(text: string): Answer {
   const [head = '', body = ''] = text.split('\r\n\r\n')
   return { status: Number(head.split(' ')[1]), headers: {}, text: body, json: JSON.parse(body) }
 }
+
+const descriptors = () => readdirSync('/proc/self/fd').length
+
+describe.each([
+  ['say nothing', ''],
+  ['begin a request', 'GET /_pi'],
+  [
+    'begin a body',
+    'POST /networks/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{',
+  ],
+  [
+    'begin a body, and want the connection',
+    'POST /networks/create HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n',
+  ],
+])('1,000 clients that %s, and never close', (_, text) => {
+  test('do not keep others out, and are put out in time', async () => {
+    const served = await serve({ listen: { headersTimeout: 2_000, requestTimeout: 2_000 } })
+    const before = descriptors()
+    const crowd = Array.from({ length: 1000 }, () => connect({ path: served.path, allowHalfOpen: true }))
+    for (const socket of crowd) {
+      socket.on('error', () => {}).resume()
+      if (text) socket.write(text)
+    }
+    await Promise.all(crowd.map(socket => once(socket, 'connect')))
+    expect((await served.ask('GET', '/_ping')).status).toBe(200)
+    // Each has one end in this process until the server lets go of the other.
+    await until(() => descriptors() <= before + crowd.length, 'the ends of the server are closed')
+    expect((await served.ask('GET', '/_ping')).status).toBe(200)
+    for (const socket of crowd) socket.destroy()
+    await until(() => descriptors() <= before, 'the ends of the clients are closed')
+    await served.close()
+  }, 30_000)
+})
 
 describe('the socket', () => {
   test('is its owner’s alone, and is gone after close', async () => {

@@ -88,10 +88,60 @@ test('a network of the controller’s choice shows the pool it got', async () =>
     })
 })
 
-test('ids, prefixes and names; trailing slashes; ids with slashes', async () => {
+test('options of address management are told as they were given: not at all, none, some', async () => {
+  const of = async (IPAM: object | undefined) => {
+    await create({ Name: 'x', IPAM })
+    const list = (await ask('GET', '/networks')).json as { Name: string; IPAM: object }[]
+    const { json } = await ask('GET', '/networks/x')
+    expect(list.find(({ Name }) => Name === 'x')?.IPAM).toEqual(json.IPAM)
+    await ask('DELETE', '/networks/x')
+    return json.IPAM.Options
+  }
+  for (const none of [undefined, {}, { Driver: 'default', Config: [] }, { Options: null }])
+    expect(await of(none)).toBeNull()
+  expect(await of({ Options: {} })).toEqual({})
+  expect(await of({ Options: { foo: 'bar' } })).toEqual({ foo: 'bar' })
+  await create({ Name: 'conf', ConfigOnly: true })
+  expect((await ask('GET', '/networks/conf')).json.IPAM).toEqual({
+    Driver: 'default',
+    Options: null,
+    Config: null,
+  })
+})
+
+test('maps are in order, and the bridge of the daemon shows what the daemon gave it', async () => {
+  await create({ Name: 'x', Labels: { b: '1', a: '2' }, Options: { 'z.z': '1', 'a.a': '2' } })
+  const { Labels, Options } = (await ask('GET', '/networks/x')).json
+  expect([Object.keys(Labels), Object.keys(Options)]).toEqual([
+    ['a', 'b'],
+    ['a.a', 'z.z'],
+  ])
+  const bridge = (await ask('GET', '/networks/bridge')).json
+  expect(Object.entries(bridge.Options)).toEqual([
+    ['com.docker.network.bridge.default_bridge', 'true'],
+    ['com.docker.network.bridge.enable_icc', 'true'],
+    ['com.docker.network.bridge.enable_ip_masquerade', 'true'],
+    ['com.docker.network.bridge.host_binding_ipv4', '0.0.0.0'],
+    ['com.docker.network.bridge.name', 'docker0'],
+    ['com.docker.network.driver.mtu', '1500'],
+  ])
+})
+
+test('ids, prefixes and names; a slash is a letter of a name', async () => {
   const { Id } = (await create({ Name: 'web' })).json
-  for (const term of [Id, Id.slice(0, 12), 'web', 'web/'])
+  for (const term of [Id, Id.slice(0, 12), 'web'])
     expect((await ask('GET', `/networks/${term}`)).json.Id).toBe(Id)
+  expect((await ask('GET', '/networks/web/')).json).toEqual({ message: 'network web/ not found' })
+  await served.controller.createSandbox({ containerId: 'c1', files: false })
+  for (const name of ['a/b', '/', 'web/', 'x/connect', '../web']) {
+    expect((await create({ Name: name })).status).toBe(201)
+    expect((await ask('GET', `/networks/${encodeURIComponent(name)}`)).json.Name).toBe(name)
+    const path = `/networks/${name}`
+    if (name !== '/') expect((await ask('GET', path)).json.Name).toBe(name)
+    for (const verb of ['connect', 'disconnect'])
+      expect((await ask('POST', `${path}/${verb}`, { Container: 'c1' })).status).toBe(200)
+    expect((await ask('DELETE', path)).status).toBe(204)
+  }
   expect((await ask('GET', '/networks/a/b%2Fc')).json).toEqual({ message: 'network a/b/c not found' })
   expect((await ask('GET', '/networks/nix')).status).toBe(404)
   expect((await ask('GET', '/networks/web?scope=swarm')).status).toBe(404)
@@ -114,7 +164,19 @@ describe('refusals', () => {
     ['no name', {}, 400, /^invalid name: name is empty$/],
     ['a blank name', { Name: '  ' }, 400, /^invalid name: name is empty$/],
     ['predefined', { Name: 'host' }, 403, /^operation is not permitted on predefined host network $/],
-    ['no such driver', { Name: 'x', Driver: 'nix' }, 404, /nix/],
+    [
+      'no such driver',
+      { Name: 'x', Driver: 'nix' },
+      404,
+      /^plugin "nix" not found \(network driver "nix" is not/,
+    ],
+    [
+      'no such IPAM driver',
+      { Name: 'x', IPAM: { Driver: 'nix' } },
+      404,
+      /^plugin "nix" not found \(IPAM driver/,
+    ],
+    ['a long name', { Name: 'x'.repeat(256) }, 400, /^name: must have at most 255 characters/],
     ['overlay', { Name: 'x', Driver: 'overlay' }, 403, /^This node is not a swarm manager/],
     ['ingress', { Name: 'x', Ingress: true }, 403, /^Ingress network can only be global scope network$/],
     ['scope', { Name: 'x', Scope: 'galaxy' }, 400, /^invalid scope "galaxy"/],
