@@ -222,6 +222,7 @@ function openCluster(
     hostId: `${hostId ?? machineId()} ${name}`,
     leaseSeconds: lease,
     patience: Math.min(timeout, 2_000),
+    recovery: timeout,
     listener: {
       connected: () => {
         log.info(`host ${host.name} is connected to ${backend.name}`)

@@ -2,11 +2,13 @@
  * This host's place in the cluster: a mirror of the shared records, a lease that keeps what this host published, and the
  * way back after a loss. Reading is local and works always; writing needs the store.
  */
-import { CnmError, isCnmError } from '../base/errors'
+import { CnmError } from '../base/errors'
 import { randomHex } from '../base/ids'
 import { Claims } from './claims'
+import { Connection } from './connection'
 import { type Backend, type ClusterHost, type Condition, type KeyValue, MAX_OPERATIONS } from './contract'
 import { type ClusterChange, idOf, Mirror } from './mirror'
+import { Progress } from './progress'
 import { Published } from './published'
 import { type ClusterKind, encode, type RecordOf } from './records'
 
@@ -21,6 +23,8 @@ export interface ClusterOptions {
   leaseSeconds: number
   /** Milliseconds that an operation waits for a connection that is being made. */
   patience: number
+  /** Milliseconds after a loss in which it waits in any case. */
+  recovery: number
   listener: ClusterListener
 }
 
@@ -42,10 +46,6 @@ export interface ClusterWrite {
   removeClaims?: string[]
 }
 
-/** Milliseconds between attempts to come back: doubled up to the most, then shortened at random. */
-const FIRST_PAUSE = 100
-const LONGEST_PAUSE = 5_000
-
 export class Cluster {
   readonly host: ClusterHost
   readonly claims: Claims
@@ -59,20 +59,15 @@ export class Cluster {
     connected: () => this.connected,
     put: async (key, text, conditions = []) => {
       const write =
-        text === undefined ? { remove: [key] } : { put: [{ key, value: text, lease: this.#lease }] }
-      return (await this.#ask(() => this.#backend.transact({ if: conditions, ...write }))).done
+        text === undefined
+          ? { remove: [key] }
+          : { put: [{ key, value: text, lease: this.#connection.lease }] }
+      return (await this.#connection.ask(() => this.#backend.transact({ if: conditions, ...write }))).done
     },
   })
-  #lease: string | undefined
+  readonly #connection: Connection
+  readonly #progress = new Progress()
   #watch: { close(): void } | undefined
-  #renewal: NodeJS.Timeout | undefined
-  #again: NodeJS.Timeout | undefined
-  #pause = FIRST_PAUSE
-  #seen = 0
-  #waiting: { revision: number; resolve(): void }[] = []
-  #state: 'new' | 'connecting' | 'connected' | 'lost' | 'closed' = 'new'
-  #error: unknown
-  #connecting: Promise<void> | undefined
 
   constructor(options: ClusterOptions) {
     this.#options = options
@@ -80,10 +75,18 @@ export class Cluster {
     this.host = options.host
     this.#mirror = new Mirror(this.#key('state/'), (key, reason) => options.listener.garbage(key, reason))
     this.claims = new Claims(this, options.backend, this.#key('claims'), options.listener)
+    const { backend, host, leaseSeconds, patience, recovery, listener } = options
+    this.#connection = new Connection({
+      ...{ backend, host: host.name, leaseSeconds, patience, recovery },
+      enter: held => this.#enter(held),
+      leave: () => this.#leave(),
+      connected: () => listener.connected(),
+      lost: error => listener.lost(error),
+    })
   }
 
   get connected(): boolean {
-    return this.#state === 'connected'
+    return this.#connection.connected
   }
   /** For people: which store, where. */
   get store(): string {
@@ -119,9 +122,9 @@ export class Cluster {
     putClaims = [],
     removeClaims = [],
   }: ClusterWrite): Promise<boolean> {
-    await this.ready()
+    await this.#connection.ready()
     const gone = remove.some(({ kind, id }) => this.#mirror.get(kind, id) !== undefined)
-    const { done, revision } = await this.#ask(() =>
+    const { done, revision } = await this.#connection.ask(() =>
       this.#backend.transact({
         if: conditions,
         put: [
@@ -134,7 +137,7 @@ export class Cluster {
         remove: [...remove.map(({ kind, id }) => this.keyOf(kind, id)), ...removeClaims],
       }),
     )
-    if (done && (put.length || gone)) await this.#reached(revision)
+    if (done && (put.length || gone)) await this.#progress.until(revision)
     return done
   }
 
@@ -154,7 +157,7 @@ export class Cluster {
   ): Promise<boolean> {
     const id = idOf(kind, value) as string
     const key = this.keyOf(kind, id)
-    await this.ready()
+    await this.#connection.ready()
     return this.#published.publish(key, { kind, id, text: encode(kind, value) }, conditions)
   }
 
@@ -170,128 +173,65 @@ export class Cluster {
     await this.#published.withdraw(this.keyOf(kind, id))
   }
 
-  /** Waits a while for the connection. Throws ERR_CLUSTER_UNAVAILABLE, ERR_CLUSTER_DENIED, ERR_CLOSED. */
-  async ready(): Promise<void> {
-    if (this.connected) return
-    if (this.#state === 'closed') throw new CnmError('ERR_CLOSED', 'the cluster was left')
-    this.#hurry()
-    // Not by the time of day, which may be set.
-    const deadline = performance.now() + this.#options.patience
-    while (!this.connected && !this.closed && performance.now() < deadline)
-      await new Promise(resolve => setTimeout(resolve, 20))
-    if (this.connected) return
-    const { message } = (this.#error ?? {}) as Error
-    if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST', 'ERR_CLUSTER_FULL'))
-      throw this.#error
-    throw new CnmError(
-      'ERR_CLUSTER_UNAVAILABLE',
-      `host ${this.host.name} has no connection to the cluster store (${message ?? this.store}); networks that span hosts cannot be changed until it is back`,
-      { host: this.host.name, store: this.store },
-      { cause: this.#error },
-    )
-  }
-
-  /** Runs a request; a store that does not answer means that the connection is to be made anew. */
-  async #ask<T>(body: () => Promise<T>): Promise<T> {
-    try {
-      return await body()
-    } catch (error) {
-      if (isCnmError(error, 'ERR_CLUSTER_UNAVAILABLE')) this.#lose(error)
-      throw error
-    }
+  /** {@link Connection.ready} */
+  ready(): Promise<void> {
+    return this.#connection.ready()
   }
 
   /** @internal For {@link Claims}. */
   async ask<T>(body: () => Promise<T>): Promise<T> {
-    await this.ready()
-    return this.#ask(body)
+    await this.#connection.ready()
+    return this.#connection.ask(body)
   }
 
   /* ------------------------------------------------------------------ the connection */
 
-  /**
-   * Connects. A store that cannot be reached is no failure: it is tried again in the background. Throws
-   * ERR_CLUSTER_DENIED and ERR_CLUSTER_HOST, which trying again does not mend.
-   */
-  async start(): Promise<void> {
-    await this.#connect()
-    if (isCnmError(this.#error, 'ERR_CLUSTER_DENIED', 'ERR_CLUSTER_HOST')) {
-      const error = this.#error
-      await this.close()
-      throw error
-    }
+  /** {@link Connection.start} */
+  start(): Promise<void> {
+    return this.#connection.start()
   }
 
-  #connect(): Promise<void> {
-    this.#connecting ??= this.#attempt().finally(() => {
-      this.#connecting = undefined
-    })
-    return this.#connecting
-  }
-
-  async #attempt(): Promise<void> {
-    if (this.#state === 'closed' || this.#state === 'connected') return
-    clearTimeout(this.#again)
-    const first = this.#state === 'new'
-    this.#state = 'connecting'
-    try {
-      await this.#enter()
-      this.#pause = FIRST_PAUSE
-      this.#error = undefined
-    } catch (error) {
-      this.#watch?.close()
-      this.#watch = undefined
-      if (this.closed) return
-      this.#error = error
-      this.#state = 'lost'
-      if (first) this.#options.listener.lost(error)
-      this.#again = setTimeout(() => void this.#connect(), this.#pause * (0.5 + Math.random() / 2)).unref()
-      this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE)
-    }
-  }
-
-  /** Somebody waits: the next attempt is made at once, unless one has just failed. */
-  #hurry(): void {
-    if (this.#state === 'lost' && this.#pause > FIRST_PAUSE * 4) {
-      this.#pause = FIRST_PAUSE
-      void this.#connect()
-    }
-  }
-
-  async #enter(): Promise<void> {
-    const held = this.#lease !== undefined && (await this.#backend.renewLease(this.#lease))
-    if (!held) this.#lease = await this.#backend.grantLease(this.#options.leaseSeconds)
+  async #enter(held: boolean): Promise<() => void> {
     const root = this.#key('state/')
     const listing = await this.#backend.list(root)
     let early: { changes: Parameters<Mirror['apply']>[0]; revision: number }[] | undefined = []
     const tell = (changes: Parameters<Mirror['apply']>[0], revision: number) => {
       this.#tell(this.#mirror.apply(changes))
-      this.#progress(revision)
+      this.#progress.reach(revision)
     }
     const watch = await this.#backend.watch(root, listing.revision + 1, {
       changed: (changes, revision) => {
         if (early) early.push({ changes, revision })
         else if (this.#watch === watch) tell(changes, revision)
       },
-      ended: error => this.#lose(error),
+      ended: error => this.#connection.lose(error),
     })
-    if (this.closed) return watch.close()
     this.#watch = watch
+    this.#mustGoOn(watch)
     await this.#takeName(listing.entries)
     const sent = await this.#publishAll(listing.entries, held)
     await this.claims.reconcile()
+    this.#mustGoOn(watch)
+    return () => {
+      this.#published.resume(sent)
+      this.#tell(this.#mirror.replace(listing))
+      this.#progress.reach(listing.revision)
+      const waiting = early ?? []
+      early = undefined
+      for (const { changes, revision } of waiting) tell(changes, revision)
+    }
+  }
+
+  /** The watch may have ended meanwhile, or all of it. */
+  #mustGoOn(watch: { close(): void }): void {
     if (this.closed || this.#watch !== watch)
-      throw this.#error ?? new CnmError('ERR_CLOSED', 'the cluster was left')
-    this.#state = 'connected'
-    this.#published.resume(sent)
-    this.#tell(this.#mirror.replace(listing))
-    this.#progress(listing.revision)
-    const waiting = early
-    early = undefined
-    for (const { changes, revision } of waiting) tell(changes, revision)
-    clearInterval(this.#renewal)
-    this.#renewal = setInterval(() => void this.#renew(), (this.#options.leaseSeconds * 1000) / 3).unref()
-    this.#options.listener.connected()
+      throw this.#connection.error ?? new CnmError('ERR_CLOSED', 'the cluster was left')
+  }
+
+  #leave(): void {
+    this.#watch?.close()
+    this.#watch = undefined
+    this.#progress.stop()
   }
 
   /** Two machines of one name would withdraw each other's endpoints. */
@@ -309,7 +249,7 @@ export class Cluster {
     const value = encode('host', { ...host, hostId, instance: this.instance })
     const { done } = await this.#backend.transact({
       if: [present ? { key, revision: present.revision } : { key, is: 'absent' }],
-      put: [{ key, value, lease: this.#lease }],
+      put: [{ key, value, lease: this.#connection.lease }],
     })
     if (!done)
       throw new CnmError(
@@ -332,36 +272,10 @@ export class Cluster {
     const there = new Map(held ? entries.map(({ key, value }) => [key, value]) : [])
     const put = [...sent]
       .filter(([key, text]) => there.get(key) !== text)
-      .map(([key, value]) => ({ key, value, lease: this.#lease }))
+      .map(([key, value]) => ({ key, value, lease: this.#connection.lease }))
     for (const part of chunks(remove)) await this.#backend.transact({ remove: part })
     for (const part of chunks(put)) await this.#backend.transact({ put: part })
     return sent
-  }
-
-  async #renew(): Promise<void> {
-    const lease = this.#lease
-    if (!this.connected || lease === undefined) return
-    try {
-      if (await this.#backend.renewLease(lease)) return
-      this.#lease = undefined
-      this.#lose(
-        new CnmError('ERR_CLUSTER_UNAVAILABLE', `${this.store}: the lease of host ${this.host.name} ended`),
-      )
-    } catch (error) {
-      this.#lose(error)
-    }
-  }
-
-  #lose(error: unknown): void {
-    this.#error = error
-    this.#watch?.close()
-    this.#watch = undefined
-    if (this.#state !== 'connected') return
-    this.#state = 'lost'
-    clearInterval(this.#renewal)
-    for (const { resolve } of this.#waiting.splice(0)) resolve()
-    this.#options.listener.lost(error)
-    this.#again = setTimeout(() => void this.#connect(), this.#pause * Math.random()).unref()
   }
 
   #tell(changes: ClusterChange[]): void {
@@ -374,44 +288,16 @@ export class Cluster {
       }
   }
 
-  #progress(revision: number): void {
-    this.#seen = Math.max(this.#seen, revision)
-    this.#waiting = this.#waiting.filter(({ revision: wanted, resolve }) => {
-      if (wanted > this.#seen) return true
-      resolve()
-      return false
-    })
-  }
-
-  /** Until the mirror is there, or a while: the watch may be slow, and the write is done all the same. */
-  async #reached(revision: number): Promise<void> {
-    if (this.#seen >= revision) return
-    let timer: NodeJS.Timeout | undefined
-    await new Promise<void>(resolve => {
-      this.#waiting.push({ revision, resolve })
-      timer = setTimeout(resolve, 2_000).unref()
-    })
-    clearTimeout(timer)
-  }
-
   get closed(): boolean {
-    return this.#state === 'closed'
+    return this.#connection.closed
   }
 
   /**
    * Lets go. `leave`: this host withdraws at once (its containers are gone); otherwise it is missed when its lease ends,
    * so that a controller that is only restarted does not disturb the others.
    */
-  async close({ leave = false }: { leave?: boolean } = {}): Promise<void> {
-    if (this.closed) return
-    const lease = this.connected ? this.#lease : undefined
-    this.#state = 'closed'
-    clearTimeout(this.#again)
-    clearInterval(this.#renewal)
-    this.#watch?.close()
-    await this.#connecting
-    if (leave && lease !== undefined) await this.#backend.revokeLease(lease).catch(() => {})
-    this.#backend.close()
+  close(how: { leave?: boolean } = {}): Promise<void> {
+    return this.#connection.close(how)
   }
 
   #key(below: string): string {

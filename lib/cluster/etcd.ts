@@ -203,7 +203,8 @@ export class EtcdBackend implements Backend {
 
   /** Failures of etcd, of gRPC and of the network, in our words. */
   #explain(error: unknown): unknown {
-    const { message = '', name = '', code } = error as Partial<CnmError>
+    const { message: text = '', name = '', code } = error as Partial<CnmError>
+    const message = text.replace(/\.? *Resolution note: *$/, '') // of gRPC, which mostly has none
     if (name === 'CnmError') return error
     const about = (what: string) => `${this.name}: ${what}`
     if (

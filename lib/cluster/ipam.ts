@@ -86,8 +86,7 @@ export class ClusterIpamDriver implements IpamDriver {
       return { id: `${SPACE}/${formatCidr(explicit)}${tail}`, pool: formatCidr(explicit), data: {} }
     const pool = await this.#cluster.claims.takePool(taken => {
       const others = taken.map(parseCidr)
-      if (!explicit)
-        return this.#choosePool(family, wish?.length, [...others, ...exclude.map(parseCidr)], taken)
+      if (!explicit) return this.#choosePool(family, wish?.length, [...others, ...exclude.map(parseCidr)])
       const other = others.find(candidate => overlaps(candidate, explicit))
       if (other)
         throw new CnmError(
@@ -100,22 +99,26 @@ export class ClusterIpamDriver implements IpamDriver {
     return { id: `${SPACE}/${pool}${tail}`, pool, data: {} }
   }
 
-  #choosePool(family: Family, length: number | undefined, others: Cidr[], taken: string[]): string {
-    const exact = new Set(taken)
+  /** The first that nobody has: no other network, not this host for itself, and no host of the cluster as its address. */
+  #choosePool(family: Family, length: number | undefined, others: Cidr[]): string {
+    const hosts = this.#cluster.all('host').map(({ address }) => parseCidr(hostCidr(address)))
+    const inUse = [...others, ...hosts].filter(other => other.family === family)
     for (const { base, size } of this.#bases) {
       if (base.family !== family) continue
       const wanted = length ?? size
       if (wanted < base.length) continue
       const step = 1n << BigInt(BITS[family] - wanted)
-      for (let value = base.value; value <= lastOf(base); value += step) {
+      for (let value = base.value; value <= lastOf(base); ) {
         const candidate: Cidr = { family, value, length: wanted }
-        if (!exact.has(formatCidr(candidate)) && !others.some(other => overlaps(other, candidate)))
-          return formatCidr(candidate)
+        const other = inUse.find(each => overlaps(each, candidate))
+        if (!other) return formatCidr(candidate)
+        // Behind the larger of the two.
+        value = other.length < wanted ? lastOf(network(other)) + 1n : value + step
       }
     }
     throw new CnmError(
       'ERR_POOLS_EXHAUSTED',
-      `the cluster has no free IPv${family} pool${length === undefined ? '' : ` of length ${length}`}`,
+      `the cluster has no IPv${family} pool${length === undefined ? '' : ` of length ${length}`} that neither networks nor hosts use; name a subnet, or give every host other cluster.addressPools`,
       { family },
     )
   }
@@ -223,11 +226,15 @@ function isReserved(subnet: Cidr, value: bigint): boolean {
   return value === firstOf(subnet) || (subnet.family === 4 && value === lastOf(subnet))
 }
 
+const hostCidr = (address: string): string => `${address}/${address.includes(':') ? 128 : 32}`
+
 /** Unique local addresses (RFC 4193) that all hosts of a cluster derive alike from its prefix. */
 export function clusterPools(prefix: string): { base: string; size: number }[] {
   const digest = createHash('sha256').update(`libcnm cluster ${prefix}`).digest('hex')
   return [
     { base: '10.0.0.0/8', size: 24 },
+    // Where hosts have routes to all of the former.
+    { base: '192.168.0.0/16', size: 24 },
     { base: `fd${digest.slice(0, 2)}:${digest.slice(2, 6)}:${digest.slice(6, 10)}::/48`, size: 64 },
   ]
 }

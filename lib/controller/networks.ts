@@ -19,6 +19,7 @@ import {
 import type { NetworkRecord } from '../core/records'
 import type { Driver, DriverNetwork, NetworkSpec } from '../driver/contract'
 import { fromLabels } from '../driver/options'
+import type { OwnNetwork, UsedSubnet } from '../ipam/host'
 import { Network, type NetworkHooks } from '../network'
 import { NetworkOptions, type NetworkInput } from '../options'
 import type { Sandbox } from '../sandbox'
@@ -129,10 +130,7 @@ export class Networks {
             skipGateway: (await driver.skipsGateway?.(spec)) ?? [],
             reserves: driver.reserves?.(spec) ?? [],
             ownLinks: namedLinks(driverOptions),
-            ownNetworks: this.all().map(({ hostLinks, ipam }) => ({
-              links: hostLinks,
-              subnets: ipam.map(({ subnet }) => subnet),
-            })),
+            ...this.#neighbours(scope === 'local'),
           },
           undo,
         )
@@ -192,6 +190,25 @@ export class Networks {
     if (link) this.#context.unborn.delete(link)
     events.emit({ type: 'network.create', network: { id: record.id, name: record.name, driver: driverName } })
     return network
+  }
+
+  /** What the networks that are there mean for the subnets of a new one, of this host alone or of all. */
+  #neighbours(local: boolean): { ownNetworks: OwnNetwork[]; avoid: UsedSubnet[] } {
+    const all = this.all()
+    const subnets = ({ ipam }: Network) => ipam.map(({ subnet }) => subnet)
+    return {
+      // Pools of one space never overlap, so what these have there is looked after.
+      ownNetworks: local ? all.map(each => ({ links: each.hostLinks, subnets: subnets(each) })) : [],
+      avoid: all
+        .filter(({ scope }) => (scope === 'local') !== local)
+        .flatMap(each =>
+          subnets(each).map(subnet => ({
+            subnet,
+            kind: 'network',
+            description: `network ${each.name}`,
+          })),
+        ),
+    }
   }
 
   adopt(network: Network): void {

@@ -28,6 +28,8 @@ interface Wanted {
   ownLinks: string[]
   /** Those that there are: neither does what they have on theirs. */
   ownNetworks: OwnNetwork[]
+  /** What networks of the other address space have: sandboxes may be on both. */
+  avoid: UsedSubnet[]
 }
 
 export async function allocatePools(context: Context, wanted: Wanted, undo: Undo): Promise<PoolRecord[]> {
@@ -46,6 +48,7 @@ export async function allocatePools(context: Context, wanted: Wanted, undo: Undo
       options: settings.options,
       subnets: settings.config.flatMap(({ subnet }) => subnet ?? []),
       used,
+      avoid: wanted.avoid,
       force: settings.force,
       skipGateway: driver.capabilities.lends || wanted.skipGateway.includes(family),
       reserves: wanted.reserves,

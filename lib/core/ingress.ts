@@ -161,16 +161,16 @@ export class Ingress {
 
   /** All at once; if there is one among them that cannot be had, one by one. */
   async #publish(door: Endpoint, bindings: PortBinding[]): Promise<Refusal[]> {
+    const text = ({ hostPort, protocol }: PortBinding) => `${hostPort}/${protocol}`
     const before = door.record.config.ports
-    if (JSON.stringify(before) === JSON.stringify(bindings)) return []
+    const had = new Set(before.map(text))
+    if (bindings.length === had.size && bindings.every(binding => had.has(text(binding)))) return []
     try {
       await door.updatePorts(bindings)
       return []
     } catch (error) {
       if (!isCnmError(error, 'ERR_PORT_IN_USE')) throw error
     }
-    const text = ({ hostPort, protocol }: PortBinding) => `${hostPort}/${protocol}`
-    const had = new Set(before.map(text))
     const kept = bindings.filter(binding => had.has(text(binding)))
     await door.updatePorts(kept)
     const refused: Refusal[] = []

@@ -25,7 +25,7 @@ export interface HostView {
 export interface UsedSubnet {
   /** CIDR. */
   subnet: string
-  kind: 'route' | 'rule' | 'address' | 'resolver'
+  kind: 'route' | 'rule' | 'address' | 'resolver' | 'network'
   /** For people: `route 10.8.0.0/16 dev tun0 table 52`. */
   description: string
 }

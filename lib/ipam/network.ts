@@ -46,6 +46,8 @@ export interface NetworkIpamRequest {
   subnets?: readonly string[]
   /** What the host uses: see `usedSubnets`. */
   used?: readonly UsedSubnet[]
+  /** Not to be chosen, but taken if it is asked for: what is in use beyond this host's kernel and the address space. */
+  avoid?: readonly UsedSubnet[]
   /** Take an explicit subnet even though the host uses it. */
   force?: boolean
   /** The network driver needs no gateway: none is chosen. One that the user or the IPAM driver names is still taken. */
@@ -89,10 +91,10 @@ export async function allocateNetwork(driver: IpamDriver, request: NetworkIpamRe
   checkConfigs(6, request.ipv6 ?? [], skipGateway)
   return atomically(async undo => {
     const space = request.space ?? (await driver.defaultAddressSpaces())[scope]
-    const used = scope === 'local' ? (request.used ?? []) : []
+    const { used = [], avoid = [] } = request
     const explicit = [...(request.ipv4 ?? []), ...(request.ipv6 ?? [])].flatMap(({ subnet }) => subnet ?? [])
     const subnets = (request.subnets ?? explicit).map(text => network(parseCidr(text)))
-    const task: Task = { ...request, driver, space, used, subnets, force: request.force ?? false }
+    const task: Task = { ...request, driver, space, used, avoid, subnets, force: request.force ?? false }
     const take = async (family: Family, configs: readonly IpamConfig[] | undefined) => {
       const taken: PoolAllocation[] = []
       if (configs === undefined) return taken
@@ -116,7 +118,7 @@ export async function replayNetwork(
   return atomically(async undo => {
     const space = request.space ?? (await driver.defaultAddressSpaces())[request.scope ?? 'local']
     const subnets = [...had.ipv4, ...had.ipv6].map(({ pool }) => parseCidr(pool))
-    const task: Task = { ...request, driver, space, used: [], subnets, force: true }
+    const task: Task = { ...request, driver, space, used: [], avoid: [], subnets, force: true }
     const again = async (family: Family, allocations: readonly PoolAllocation[]) => {
       const taken: PoolAllocation[] = []
       for (const allocation of allocations) {
@@ -168,6 +170,7 @@ interface Task {
   space: string
   options?: Record<string, string>
   used: readonly UsedSubnet[]
+  avoid: readonly UsedSubnet[]
   /** All subnets of the network that are known before. */
   subnets: readonly Cidr[]
   force: boolean
@@ -247,7 +250,7 @@ async function allocateOne(
 }
 
 async function takePool(task: Task, family: Family, config: IpamConfig, undo: Undo): Promise<PoolAnswer> {
-  const { driver, space, used, force } = task
+  const { driver, space, used, avoid, force } = task
   const own = config.subnet === undefined ? undefined : network(parseCidr(config.subnet))
   const others = task.subnets.filter(subnet => own === undefined || formatCidr(subnet) !== formatCidr(own))
   const options = task.options && optionsWithout(task.options, others)
@@ -266,7 +269,7 @@ async function takePool(task: Task, family: Family, config: IpamConfig, undo: Un
   }
   const take = async () => {
     const answer = await driver.requestPool(
-      explicit ? request : { ...request, exclude: used.map(({ subnet }) => subnet) },
+      explicit ? request : { ...request, exclude: [...used, ...avoid].map(({ subnet }) => subnet) },
     )
     taken.add(answer.id)
     undo.push(`release pool ${answer.id}`, () => giveBack(answer.id))
@@ -288,12 +291,12 @@ async function clearOfHost(
   take: () => Promise<PoolAnswer>,
   giveBack: (id: string) => Promise<void>,
 ): Promise<PoolAnswer> {
-  const { driver, used } = task
+  const { driver, used, avoid } = task
   const kept: PoolAnswer[] = []
   for (;;) {
     const answer = await take()
     const pool = answered(driver, answer.pool, family)
-    const found = pool.length === 0 ? [] : clashes(answer.pool, used)
+    const found = pool.length === 0 ? [] : clashes(answer.pool, [...used, ...avoid])
     if (found.length === 0) {
       for (const { id } of kept) await giveBack(id)
       return answer
@@ -302,7 +305,7 @@ async function clearOfHost(
     if (kept.length === MAX_OFFERS)
       throw new CnmError(
         'ERR_POOLS_EXHAUSTED',
-        `IPAM driver ${driver.name} offered ${MAX_OFFERS} pools that the host uses, the last one ${answer.pool} (${found[0]?.description})`,
+        `IPAM driver ${driver.name} offered ${MAX_OFFERS} pools that are in use, the last one ${answer.pool} (${found[0]?.description})`,
         { driver: driver.name, offered: kept.map(({ pool: text }) => text) },
       )
   }

@@ -79,6 +79,37 @@ test('a network made on one host is there on all, and gone from all', async () =
   expect(Object.keys(store.snapshot()).filter(key => !/state\/host|pools-guard/.test(key))).toEqual([])
 })
 
+test('a subnet that is chosen is none of the underlay, of the host or of its other networks; nor the other way round', async () => {
+  const at = async (name: string, address: string) =>
+    open(new MockKernel({ hardware: [{ name: 'eth0', addresses: [`${address}/24`, '10.0.3.9/24'] }] }), {
+      hostId: name,
+      cluster: { backend: store.backend(), host: { name, address } },
+    })
+  const a = await at('a', '10.0.0.1')
+  const joined = new Promise(resolve =>
+    a.on('host.join', ({ host }) => void (host.name === 'b' && resolve(host))),
+  )
+  const b = await at('b', '10.0.1.1')
+  await joined
+  const subnetOf = (network: Network) => network.ipam[0]?.subnet
+  expect(subnetOf(await a.createNetwork({ name: 'one', driver: 'overlay' }))).toBe('10.0.2.0/24')
+  expect(subnetOf(await a.createNetwork({ name: 'two', driver: 'overlay' }))).toBe('10.0.4.0/24')
+  const named = (subnet: string, more = {}) =>
+    a.createNetwork({ name: 'named', driver: 'overlay', ipam: { config: [{ subnet }], ...more } })
+  await expect(named('10.0.0.0/16')).rejects.toMatchObject({ code: 'ERR_HOST_ROUTE_CONFLICT' })
+  // A sandbox may be on both.
+  const seen = await named('172.17.0.0/16')
+  await until(() => b.networks().length === 3)
+  const own = await Promise.all([a, b].map(each => each.createNetwork({ name: 'own' })))
+  expect(own.map(subnetOf)).toEqual(['172.18.0.0/16', '172.18.0.0/16'])
+  await seen.delete()
+  await expect(named('172.18.0.0/16')).rejects.toMatchObject({
+    code: 'ERR_HOST_ROUTE_CONFLICT',
+    message: expect.stringContaining('dev br-'),
+  })
+  expect(subnetOf(await named('172.18.0.0/16', { force: true }))).toBe('172.18.0.0/16')
+})
+
 test('of two hosts that make a network of one name at once, one does', async () => {
   const all = await hosts('a', 'b')
   const made = await Promise.allSettled(

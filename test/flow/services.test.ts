@@ -457,6 +457,20 @@ describe('over hosts', () => {
     expect(problems).toHaveLength(1)
   })
 
+  test('the ports of a host are touched when they change, not with every service', async () => {
+    const a = await host('a', 1)
+    await a.createNetwork({ name: 'web', driver: 'overlay' })
+    const api = await a.createService({ name: 'api', network: 'web', ports: published(9000) })
+    const updates: string[] = []
+    a.on('endpoint.update', ({ endpoint }) => updates.push(endpoint.name))
+    await task(a, 'one', 'api')
+    await a.createService({ name: 'other', network: 'web' })
+    await a.settle()
+    expect(updates).toEqual([])
+    await api.update({ ports: published(9001) })
+    expect(updates).toEqual(['ingress_a'])
+  })
+
   const claims = () =>
     Object.keys(store.snapshot()).filter(key => /claims\/(addresses|held|hosts)\//.test(key))
 

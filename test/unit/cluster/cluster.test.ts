@@ -27,7 +27,7 @@ interface Host {
   ipam: ClusterIpamDriver
 }
 
-function host(name: string, { hostId = name, leaseSeconds = 60, patience = 300 } = {}): Host {
+function host(name: string, { hostId = name, leaseSeconds = 60, patience = 300, recovery = 0 } = {}): Host {
   const backend = store.backend()
   const told: string[] = []
   const listener: ClusterListener = {
@@ -43,6 +43,7 @@ function host(name: string, { hostId = name, leaseSeconds = 60, patience = 300 }
     hostId,
     leaseSeconds,
     patience,
+    recovery,
     listener,
   })
   open.push(cluster)
@@ -167,6 +168,18 @@ test('a short interruption is waited for', async () => {
   }, 200)
   await until(() => !cluster.connected)
   expect(await cluster.publish('endpoint', endpoint(2, 'a'))).toBe(true)
+})
+
+test('just after a loss it is waited for longer, as servers choose another leader', async () => {
+  const { cluster, backend } = host('a', { patience: 50, recovery: 5_000 })
+  await cluster.start()
+  backend.cut = true
+  store.breakWatches()
+  await until(() => !cluster.connected)
+  setTimeout(() => {
+    backend.cut = false
+  }, 400)
+  expect(await cluster.publish('endpoint', endpoint(1, 'a'))).toBe(true)
 })
 
 test('a watch that was compacted away: everything is listed again', async () => {

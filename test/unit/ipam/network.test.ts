@@ -116,18 +116,23 @@ test('replay on a fresh driver gives the same, dynamic subnets included', async 
   expect(everything(driver)).toEqual(NOTHING)
 })
 
-test('only the families asked for; global space, without a look at the host', async () => {
+test('only the families asked for; in the global space, too, what the host uses is avoided, and refused', async () => {
   const driver = fresh()
   expect(await allocateNetwork(driver, { owner })).toEqual({ ipv4: [], ipv6: [] })
-  const { ipv4, ipv6 } = await allocateNetwork(driver, {
-    owner,
-    scope: 'global',
-    ipv4: [],
-    used: [used('10.0.0.0/8')],
-  })
-  expect([ipv4[0]?.poolId, ipv6]).toEqual(['GlobalDefault/10.0.0.0/24', []])
+  const global = { owner, scope: 'global' as const, used: [used('10.0.0.0/24')] }
+  const { ipv4, ipv6 } = await allocateNetwork(driver, { ...global, ipv4: [] })
+  expect([ipv4[0]?.poolId, ipv6]).toEqual(['GlobalDefault/10.0.1.0/24', []])
   const space = await allocateNetwork(driver, { owner, space: 'GlobalDefault', ipv4: [{}] })
-  expect(space.ipv4[0]?.pool).toBe('10.0.1.0/24')
+  expect(space.ipv4[0]?.pool).toBe('10.0.0.0/24')
+  await expect(allocateNetwork(fresh(), { ...global, ipv4: [{ subnet: '10.0.0.0/16' }] })).rejects.toEqual(
+    code('ERR_HOST_ROUTE_CONFLICT'),
+  )
+})
+
+test('what is to be avoided is not chosen, but taken when it is asked for', async () => {
+  const avoid = [{ ...used('172.17.0.0/16'), kind: 'network' as const, description: 'network span' }]
+  const { ipv4 } = await allocateNetwork(fresh(), { owner, avoid, ipv4: [{}, { subnet: '172.17.0.0/24' }] })
+  expect(ipv4.map(({ pool }) => pool)).toEqual(['172.18.0.0/16', '172.17.0.0/24'])
 })
 
 test('no gateway when the network driver needs none, unless the user names one', async () => {
