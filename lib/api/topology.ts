@@ -1,6 +1,7 @@
 /** What hangs on what, as data: the material of `cnm graph`. */
 import { addressOf } from '../base/cidr'
 import type { Controller } from '../controller'
+import type { Endpoint } from '../endpoint'
 
 export interface Topology {
   controller: string
@@ -25,6 +26,7 @@ export interface TopologySandbox {
   endpoints: {
     network: string
     name: string
+    /** Empty where the network makes none: the host's own, or none at all. */
     interfaceName: string
     /** The host's end of the pair. */
     hostLink?: string
@@ -61,7 +63,7 @@ export function topologyOf(controller: Controller): Topology {
       endpoints: sandbox.endpoints().map(endpoint => ({
         network: endpoint.network.name,
         name: endpoint.name,
-        interfaceName: endpoint.interfaceName ?? '',
+        interfaceName: interfaceOf(endpoint),
         hostLink: endpoint.record.join?.attachment?.interface?.source,
         ipv4: endpoint.ipv4,
         ipv6: endpoint.ipv6,
@@ -71,6 +73,11 @@ export function topologyOf(controller: Controller): Topology {
       })),
     })),
   }
+}
+
+function interfaceOf({ record, interfaceName = '' }: Endpoint): string {
+  const attachment = record.join?.attachment
+  return attachment && !attachment.interface ? '' : interfaceName
 }
 
 interface Ports {

@@ -46,7 +46,7 @@ const ENVIRONMENT: [string, string][] = [
 export function overview(commands: readonly Command[], columns: number): string {
   return sections(columns, [
     ['NAME', ["cnm - networks of containers, by the words of Docker's Container Network Model"]],
-    ['SYNOPSIS', ['cnm COMMAND [OPTIONS] ...']],
+    ['SYNOPSIS', ['cnm COMMAND [OPTIONS] ...', 'cnm --host unix://PATH COMMAND ...']],
     ['COMMANDS', summaries(commands, columns)],
     ['ENVIRONMENT', pairs(ENVIRONMENT, columns)],
     ['EXIT STATUS', pairs(EXIT_STATUS, columns)],

@@ -4,7 +4,7 @@ import { nearest } from '../base/nearest'
 import { VERSION } from '../api/version'
 import { parseArgs, UsageError } from './args'
 import type { Client } from './client'
-import type { Command } from './command'
+import { type Command, CONNECTION } from './command'
 import { cniCommand } from './commands/cni'
 import { graphCommand } from './commands/graph'
 import { networkCommands } from './commands/network'
@@ -59,7 +59,8 @@ export async function run(words: readonly string[], io: Io): Promise<number> {
   }
 }
 
-async function dispatch(words: readonly string[], io: Io): Promise<number> {
+async function dispatch(line: readonly string[], io: Io): Promise<number> {
+  const { before, words } = fromVerb(line)
   const [first] = words
   if (first === undefined || first === '--help' || first === '-h' || first === 'help') {
     const asked = words.slice(1).join(' ')
@@ -88,10 +89,23 @@ async function dispatch(words: readonly string[], io: Io): Promise<number> {
   }
   const { command, rest } = find(words)
   try {
-    return await invoke(command, rest, io)
+    return await invoke(command, [...before, ...rest], io)
   } catch (error) {
     throw pointTo(error, command.name)
   }
+}
+
+/** `cnm -H unix://PATH network ls`, as with docker: what is said of the connection may stand before the verb. */
+function fromVerb(line: readonly string[]): { before: readonly string[]; words: readonly string[] } {
+  let at = 0
+  for (let word = line[0]; word?.startsWith('-'); word = line[at]) {
+    const [name = ''] = word.split('=')
+    const alone = CONNECTION.some(option => name === `--${option.name}` || name === `-${option.short}`)
+    const whole = CONNECTION.some(({ short }) => short && name.startsWith(`-${short}`))
+    if (!alone && !whole) break
+    at += alone && !word.includes('=') ? 2 : 1
+  }
+  return { before: line.slice(0, at), words: line.slice(at) }
 }
 
 /** Whose help tells more of it. */

@@ -1,4 +1,5 @@
 /** Where everything goes, in pixels. Pure. */
+import { width as columns } from '../output'
 import type { Graph, GraphEdge } from './model'
 
 export interface Box {
@@ -39,7 +40,7 @@ export interface Layout {
   }[]
 }
 
-/** Pixels. A letter of the 12 px monospaced font is some 7.3 wide. */
+/** Pixels. A letter of the 12 px monospaced font is some 7.3 wide, one of Chinese twice that. */
 const LETTER = 7.3
 const LINE = 17
 const PAD = 12
@@ -120,9 +121,9 @@ export function layout(graph: Graph): Layout {
 /** An interface with its addresses, then what of it is published. */
 function rowsOf({ to, addresses, ports }: GraphEdge): Omit<Row, 'at'>[] {
   const [first = '', ...others] = addresses
-  const indent = ' '.repeat([...to].length + 1)
+  const indent = ' '.repeat(columns(to) + 1)
   return [
-    { kind: 'address', text: [to, first].filter(Boolean).join(' ') || 'the host’s own interfaces' },
+    { kind: 'address', text: [to, first].filter(Boolean).join(' ') || 'no interface of its own' },
     ...others.map(text => ({ kind: 'address' as const, text: indent + text })),
     ...ports.map(text => ({ kind: 'port' as const, text: `${indent}⇄ ${text}` })),
   ]
@@ -131,7 +132,7 @@ function rowsOf({ to, addresses, ports }: GraphEdge): Omit<Row, 'at'>[] {
 const placed = (box: Box, rows: Omit<Row, 'at'>[]): Row[] =>
   rows.map((row, line) => ({ ...row, at: box.y + PAD / 2 + (line + 0.5) * LINE + 4 }))
 
-const widest = (texts: string[]) => Math.max(8, ...texts.map(text => [...text].length)) * LETTER
+const widest = (texts: string[]) => Math.max(8, ...texts.map(columns)) * LETTER
 
 /** One below the other. */
 function pile(heights: number[], x: number, width: number): Box[] {

@@ -29,7 +29,7 @@ export function textOf(graph: Graph, paint: Paint = (_, text) => text): string {
   if (alone.length)
     lines.push(
       '',
-      paint('dim', 'on no network'),
+      paint('dim', 'on no network of their own'),
       ...alone.map(({ name, mode }) => `   ${visible(name)}  ${visible(mode)}`),
     )
   return `${lines.join('\n')}\n`

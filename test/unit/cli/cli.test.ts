@@ -321,6 +321,17 @@ test('top', async () => {
   ])
 })
 
+test('graph: on the networks host and none there is no interface of one’s own', async () => {
+  await ok('sandbox', 'create', '--mode', 'host', 'h1')
+  await ok('network', 'connect', 'host', 'h1')
+  await ok('sandbox', 'create', 'n1')
+  await ok('network', 'connect', 'none', 'n1')
+  const text = await ok('graph')
+  expect(text).toMatch(/^host {2}host\n└─ h1$/m)
+  expect(text).toMatch(/^none {2}null\n└─ n1$/m)
+  expect((await ok('graph', '--output', 'svg')).match(/no interface of its own/g)).toHaveLength(2)
+})
+
 test('graph', async () => {
   await ok('network', 'create', '--subnet', '10.10.0.0/24', 'web')
   await ok('sandbox', 'create', '--network', 'web', '-p', '8080:80', 'c1')
@@ -380,6 +391,12 @@ describe('the command line', () => {
     [['completion', 'tcsh'], 2, /completion is for bash, zsh, fish/],
     [['network', 'ls', '--host', 'tcp://x'], 2, /the host must be unix:\/\/PATH/],
     [['network', 'ls', '--netns', '/x'], 2, /--netns goes with --data-dir/],
+    [['-H', 'unix:///nix', 'network', 'ls'], 125, /^cnm: cannot reach \/nix: there is no such socket/],
+    [['--host=unix:///nix', 'network', 'ls'], 125, /^cnm: cannot reach \/nix: there is no such socket/],
+    [['-Hunix:///nix', 'sandbox', 'exec', 'c1', 'true'], 125, /^cnm: cannot reach \/nix/],
+    [['-H'], 2, /^NAME/],
+    [['--nix', 'network', 'ls'], 2, /no such command: --nix/],
+    [['-H', 'x', 'completion', 'bash'], 2, /unknown option -H/],
     [['network', 'ls', '-H', 'unix:///nix'], 125, /^cnm: cannot reach \/nix: there is no such socket/],
     [['network', 'ls', '--data-dir', 'relative'], 125, /must be an absolute path/],
     [['network', 'create', 'host'], 1, /^cnm: operation is not permitted on predefined host network/],

@@ -94,7 +94,7 @@ web  bridge br-web
       fd00::3/64
       8080 -> 80/tcp
 
-on no network
+on no network of their own
    ffffffffffff  deferred
 `)
 })
@@ -125,6 +125,14 @@ test('no box lies on another, and all lie inside', () => {
     }
   for (const { width: wide, rows } of [...networks, ...sandboxes])
     for (const { text } of rows) expect(text.length * 7.3).toBeLessThanOrEqual(wide - 12)
+})
+
+test('wide letters have their room', () => {
+  const name = '网络'.repeat(20)
+  const [web] = TOPOLOGY.networks
+  const networks = [{ ...(web as Topology['networks'][number]), name }]
+  const [panel] = layout(modelOf({ ...TOPOLOGY, networks }, { all: true })).networks
+  expect(panel?.width).toBeGreaterThan(2 * 40 * 7.3)
 })
 
 test('SVG: everything is there', () => {
