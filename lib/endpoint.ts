@@ -93,7 +93,7 @@ export class Endpoint {
   get ports(): readonly PublishedPort[] {
     const { sandbox } = this
     if (!sandbox) return []
-    if (!this.network.implementation.spanning) return sandbox.publishedBy(this)
+    if (!this.network.spanning) return sandbox.publishedBy(this)
     // Its ports are published where the way out is.
     const wayOut = wayOutOf(sandbox)
     const { ports } = this.#record.config
@@ -141,7 +141,7 @@ export class Endpoint {
           { endpoint: this.id, sandbox: join.sandboxId },
         )
       const { spanning, waysOut, services } = this.#context
-      const spans = this.network.implementation.spanning !== undefined
+      const spans = this.network.spanning !== undefined
       await atomically(async undo => {
         if (spans) await spanning?.enter(this, sandbox, undo)
         undo.push('services as before', () => services?.left(this))
@@ -195,7 +195,7 @@ export class Endpoint {
   async #afterLeave(sandbox?: Sandbox): Promise<void> {
     this.#record.unhealthy = undefined
     this.#context.services?.left(this)
-    if (!this.network.implementation.spanning) return
+    if (!this.network.spanning) return
     const { spanning, waysOut, log } = this.#context
     try {
       await spanning?.left(this)
@@ -227,8 +227,7 @@ export class Endpoint {
         sandbox?.renewNames(this)
         undo.push('old record', () => this.save())
         await this.save()
-        if (sandbox && this.network.implementation.spanning)
-          await this.#context.waysOut?.follow(sandbox, undo)
+        if (sandbox && this.network.spanning) await this.#context.waysOut?.follow(sandbox, undo)
       }),
     )
     this.tellUpdate()

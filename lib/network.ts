@@ -8,9 +8,9 @@ import { customRecords } from './core/names'
 import { claimAddress } from './core/network/claim'
 import { draftEndpoint, driverOptionsOf, portsOnHost } from './core/network/draft'
 import { inspectNetwork, type NetworkInspect } from './core/network/inspect'
-import { askDriver, refuseWhileUsed } from './core/network/removal'
-import type { EndpointRecord, NetworkRecord, PoolRecord } from './core/records'
-import type { Driver, DriverNetwork } from './driver/contract'
+import { askDriver, freeNetwork, refuseWhileUsed } from './core/network/removal'
+import { type EndpointRecord, forDriverOf, type NetworkRecord, type PoolRecord } from './core/records'
+import type { Driver, DriverNetwork, Spanning } from './driver/contract'
 import { Endpoint } from './endpoint'
 import type { PoolStatus } from './ipam/contract'
 import { EndpointOptions, type EndpointInput, NetworkUpdate } from './options'
@@ -98,22 +98,13 @@ export class Network {
   get implementation(): Driver {
     return this.#driver
   }
+  /** @internal Present: all hosts of the cluster have it. */
+  get spanning(): Spanning | undefined {
+    return this.configOnly || this.#record.alone ? undefined : this.#driver.spanning
+  }
   /** @internal */
   get forDriver(): DriverNetwork {
-    const { id, name, ipv4, ipv6, pools, config, driverOptions, state } = this.#record
-    return {
-      spec: {
-        id,
-        name,
-        internal: config.internal,
-        ipv4,
-        ipv6,
-        pools,
-        labels: config.labels,
-        options: driverOptions,
-      },
-      state,
-    }
+    return forDriverOf(this.#record)
   }
 
   endpoints(): Endpoint[] {
@@ -235,7 +226,7 @@ export class Network {
       endpoint.record.name = wanted
       this.#byName.set(wanted, endpoint)
       await endpoint.save()
-      if (this.#spans) this.#context.spanning?.changed(endpoint)
+      if (this.spanning) this.#context.spanning?.changed(endpoint)
     })
   }
 
@@ -328,10 +319,11 @@ export class Network {
 
   /** @internal The delete itself; the caller holds the network's lock, or is alone. */
   async remove(): Promise<void> {
-    const { store, events, names, firewall, log } = this.#context
+    const { store, events, names, firewall, log, cluster } = this.#context
     refuseWhileUsed(this.#context, this, this.#hooks.configUsers(this))
     // First of all: other hosts may have endpoints on it, and none may join any more.
-    if (this.#spans) await this.#context.spanning?.undefine(this)
+    const shared = this.spanning !== undefined || cluster?.get('network', this.id) !== undefined
+    if (shared) await this.#context.spanning?.undefine(this)
     // Asked before the point of no return, since a driver may refuse.
     const plan = this.configOnly ? {} : await askDriver(this.#context, this, this.#hooks.siblings(this))
     const { link } = this.#record.state
@@ -354,16 +346,13 @@ export class Network {
     await releaseNetwork(this.#context, this.#record).catch((error: unknown) =>
       log.warn(`cannot release all addresses of network ${this.name}`, { error }),
     )
+    if (shared && cluster) await freeNetwork(this.#context, this)
     names.removeNetwork(this.id)
     await store.write({ remove: [{ kind: 'network', id: this.id }] }, { flush: true })
     this.#gone = true
     this.#hooks.forget(this)
     if (link) this.#context.unborn.delete(link)
     events.emit({ type: 'network.delete', network: this.#ref() })
-  }
-
-  get #spans(): boolean {
-    return this.#driver.spanning !== undefined && !this.configOnly
   }
 
   /** @internal Another host deleted it: nothing of it is on this host but the record. */
@@ -376,6 +365,9 @@ export class Network {
       this.#gone = true
       this.#hooks.forget(this)
       this.#context.events.emit({ type: 'network.delete', network: this.#ref() })
+      await this.spanning?.dismiss?.(this.forDriver).catch((error: unknown) => {
+        this.#context.log.warn(`driver ${this.driver} failed to forget network ${this.name}`, { error })
+      })
     })
   }
 

@@ -13,7 +13,9 @@ import type {
   NetworkPool,
   NetworkSpec,
   NetworkState,
+  Node,
   Plan,
+  Spanning,
 } from '../../lib/driver/contract'
 import type { RouteSpec } from '../../lib/kernel/kernel'
 import { isMissingMethod, type PluginClient } from './client'
@@ -68,11 +70,6 @@ const Joined = z.looseObject({
   DisableGatewayService: z.boolean().nullish(),
 })
 
-/** Another node of the cluster, as DiscoverNew tells it. */
-export interface Node {
-  address: string
-  self: boolean
-}
 /** libnetwork/discoverapi: the only type that plugins are told. */
 const NODE_DISCOVERY = 1
 
@@ -82,13 +79,17 @@ export class RemoteDriver implements Driver<Options> {
   readonly endpointOptions = z.record(z.string(), z.unknown())
   /** Options are the plugin's business, whatever their names. */
   readonly takesLabels = true
+  /** Of a plugin with global scope: each host's plugin has the network, and reaches the others by its own ways. */
+  readonly spanning?: Spanning<Options>
 
   private constructor(
     readonly name: string,
     readonly capabilities: Capabilities,
     private readonly client: PluginClient,
     private readonly asksGateway: boolean,
-  ) {}
+  ) {
+    if (capabilities.dataScope === 'global') this.spanning = this.#spanning()
+  }
 
   /** Asks the plugin what it can do. Throws ERR_PLUGIN. */
   static async open(client: PluginClient): Promise<RemoteDriver> {
@@ -215,34 +216,46 @@ export class RemoteDriver implements Driver<Options> {
     options: Record<string, unknown>,
   ): Promise<void> {
     const ids = { NetworkID: spec.id, EndpointID: id }
-    try {
-      if (families.length)
-        await this.#ask('ProgramExternalConnectivity', { ...ids, Options: options }, Nothing)
-      else await this.#ask('RevokeExternalConnectivity', ids, Nothing)
-    } catch (error) {
-      if (!isMissingMethod(error)) throw error
-    }
+    if (families.length) await this.#askIfThere('ProgramExternalConnectivity', { ...ids, Options: options })
+    else await this.#askIfThere('RevokeExternalConnectivity', ids)
   }
 
-  /** For cluster managers: takes what the network needs everywhere; the answer goes to the options of its networks. */
-  async allocateNetwork(
-    id: string,
-    options: Record<string, string>,
-    pools: NetworkPool[],
-  ): Promise<Record<string, string>> {
-    const request = { NetworkID: id, Options: options, ...this.#data(pools) }
-    return (await this.#ask('AllocateNetwork', request, Allocated)).Options ?? {}
+  /** What was given stays beside what the plugin answers. One that takes nothing need not have the method. */
+  async allocateNetwork({ id, options, pools }: Spec): Promise<Options> {
+    const request = { NetworkID: id, Options: optionsAsText(options), ...this.#data(pools) }
+    const allocated = await this.#ask('AllocateNetwork', request, Allocated).catch(error =>
+      isMissingMethod(error) ? undefined : this.#afterDoubt(error, 'FreeNetwork', { NetworkID: id }),
+    )
+    return { ...options, ...allocated?.Options }
   }
 
-  async freeNetwork(id: string): Promise<void> {
-    await this.#ask('FreeNetwork', { NetworkID: id }, Nothing)
+  async freeNetwork({ id }: Spec): Promise<void> {
+    await this.#askIfThere('FreeNetwork', { NetworkID: id })
   }
 
   /** Tells the plugin of a node that came, or went. One that does not care need not have the method. */
   async discover(change: 'new' | 'delete', { address, self }: Node): Promise<void> {
     const request = { DiscoveryType: NODE_DISCOVERY, DiscoveryData: { Address: address, Self: self } }
+    await this.#askIfThere(change === 'new' ? 'DiscoverNew' : 'DiscoverDelete', request)
+  }
+
+  #spanning(): Spanning<Options> {
+    return {
+      data: z.record(z.string(), z.unknown()).default({}),
+      gatewayBridge: false,
+      settle: async () => ({}),
+      link: () => undefined,
+      reach: () => ({ changes: [], undo: [] }),
+      prune: async () => [],
+      reclaim: async () => {},
+      adopt: async ({ spec }) => void (await this.createNetwork(spec)),
+      dismiss: async network => void (await this.deleteNetwork(network)),
+    }
+  }
+
+  async #askIfThere(method: string, body: object): Promise<void> {
     try {
-      await this.#ask(change === 'new' ? 'DiscoverNew' : 'DiscoverDelete', request, Nothing)
+      await this.#ask(method, body, Nothing)
     } catch (error) {
       if (!isMissingMethod(error)) throw error
     }
@@ -284,6 +297,14 @@ export class RemoteDriver implements Driver<Options> {
     return { IPv4Data: of(4), IPv6Data: of(6) }
   }
 }
+
+/** AllocateNetwork takes and answers text only. */
+export const optionsAsText = (options: Options): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(options)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => [key, typeof value === 'string' ? value : JSON.stringify(value)]),
+  )
 
 function optionsOf({ options, ipv4, ipv6, internal }: Omit<Spec, 'pools'>): Record<string, unknown> {
   return {

@@ -17,6 +17,7 @@ import type {
 import { fromLabels } from '../../lib/driver/options'
 import type { Kernel, RouteSpec, Stack } from '../../lib/kernel/kernel'
 import { LinuxKernel } from '../../lib/kernel/linux'
+import { optionsAsText } from './driver'
 import { type Method, method, type PluginServer, type PluginServerOptions, servePlugin } from './server'
 
 export interface ServeDriverOptions extends PluginServerOptions {
@@ -55,6 +56,16 @@ const EndpointCreation = OfEndpoint.extend({
     .nullish(),
 })
 const Joining = OfEndpoint.extend({ SandboxKey: z.string().max(4096).default(''), Options: bag() })
+/** Options as text, from managers of a cluster. */
+const Allocation = Creation.extend({ Options: z.record(z.string(), z.string()).nullish() })
+/** libnetwork/discoverapi: nodes; other types are none of a plugin's business. */
+const NODE_DISCOVERY = 1
+const Discovery = z.looseObject({
+  DiscoveryType: z.number().int(),
+  DiscoveryData: z
+    .looseObject({ Address: z.string().default(''), Self: z.boolean().default(false) })
+    .nullish(),
+})
 const WithOptions = z.looseObject({ Options: bag() })
 
 const GENERIC = 'com.docker.network.generic'
@@ -90,6 +101,8 @@ export async function serveDriver<O>(driver: Driver<O>, options: ServeDriverOpti
 class Host {
   readonly #networks = new Map<string, HeldNetwork>()
   readonly #locks = new Locks()
+  /** What freeNetwork is to be asked with. */
+  readonly #allocated = new Map<string, NetworkSpec>()
 
   constructor(
     private readonly driver: Driver,
@@ -98,7 +111,6 @@ class Host {
 
   methods(): Record<string, Method> {
     const { driver } = this
-    const done = async () => ({})
     return {
       GetCapabilities: method(z.unknown(), async () => ({
         Scope: driver.capabilities.dataScope,
@@ -110,8 +122,8 @@ class Host {
         const skipped = (await driver.skipsGateway?.(spec)) ?? []
         return { SkipIPv4: skipped.includes(4), SkipIPv6: skipped.includes(6) }
       }),
-      AllocateNetwork: method(Creation, async () => ({ Options: {} })),
-      FreeNetwork: method(OfNetwork, done),
+      AllocateNetwork: method(Allocation, request => this.#allocate(request)),
+      FreeNetwork: method(OfNetwork, request => this.#free(request)),
       CreateNetwork: method(Creation, request =>
         this.#locks.run('networks', () => this.#createNetwork(request)),
       ),
@@ -150,8 +162,8 @@ class Host {
           return {}
         }),
       ),
-      DiscoverNew: method(z.unknown(), done),
-      DiscoverDelete: method(z.unknown(), done),
+      DiscoverNew: method(Discovery, request => this.#discover('new', request)),
+      DiscoverDelete: method(Discovery, request => this.#discover('delete', request)),
     }
   }
 
@@ -175,17 +187,19 @@ class Host {
   }
 
   /** The protocol carries no name of a network: the id stands for it. */
+  #bare(id: string): Omit<NetworkSpec, 'options'> {
+    return { id, name: id.slice(0, 12), internal: false, ipv4: false, ipv6: false, pools: [], labels: {} }
+  }
+
   #spec(networkId: string, given: Record<string, unknown>, pools: NetworkPool[]): NetworkSpec {
     const { driver } = this
     const generic = parse(bag(), given[GENERIC], GENERIC)
     return {
-      id: networkId,
-      name: networkId.slice(0, 12),
+      ...this.#bare(networkId),
       internal: given['com.docker.network.internal'] === true,
       ipv4: pools.some(({ family }) => family === 4),
       ipv6: pools.some(({ family }) => family === 6),
       pools,
-      labels: {},
       options: parse(driver.options, fromLabels(generic, driver.labels ?? {}, driver.takesLabels), 'options'),
     }
   }
@@ -207,6 +221,37 @@ class Host {
       await carryOut(this.host, plan, `network ${networkId}`, undo)
       this.#networks.set(networkId, { network, endpoints: new Map() })
     })
+    return {}
+  }
+
+  /**
+   * A manager (Docker's swarm) asks it once for all hosts, and each host's CreateNetwork gets what is answered here and nothing
+   * else: so what was given is part of it.
+   */
+  async #allocate({ NetworkID, Options, IPv4Data, IPv6Data }: z.output<typeof Allocation>): Promise<object> {
+    const given = Options ?? {}
+    if (!this.driver.allocateNetwork) return { Options: given }
+    const pools = [...poolsOf(4, IPv4Data), ...poolsOf(6, IPv6Data)]
+    const spec = this.#spec(NetworkID, { [GENERIC]: given }, pools)
+    const options = (await this.driver.allocateNetwork(spec)) as Record<string, unknown>
+    this.#allocated.set(NetworkID, { ...spec, options })
+    return { Options: { ...given, ...optionsAsText(options) } }
+  }
+
+  /** One that it does not know was allocated before this process began: its id is all that is left of it. */
+  async #free({ NetworkID }: { NetworkID: string }): Promise<object> {
+    const spec = this.#allocated.get(NetworkID) ?? { ...this.#bare(NetworkID), options: {} }
+    await this.driver.freeNetwork?.(spec)
+    this.#allocated.delete(NetworkID)
+    return {}
+  }
+
+  async #discover(
+    change: 'new' | 'delete',
+    { DiscoveryType, DiscoveryData: node }: z.output<typeof Discovery>,
+  ): Promise<object> {
+    if (DiscoveryType === NODE_DISCOVERY && node?.Address)
+      await this.driver.discover?.(change, { address: node.Address, self: node.Self })
     return {}
   }
 

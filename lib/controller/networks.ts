@@ -89,7 +89,7 @@ export class Networks {
   }
 
   async #build(given: NetworkOptions, driverName: string, predefined: boolean, undo: Undo): Promise<Network> {
-    const { store, events, firewall, names, host } = this.#context
+    const { store, events, firewall, names, host, cluster } = this.#context
     refuseCombinations(given)
     const config = given.configFrom ? this.#applyConfiguration(given, given.configFrom) : given
     const driver = await this.#context.drivers.get(driverName)
@@ -109,7 +109,7 @@ export class Networks {
           fromLabels(config.options, driver.labels ?? {}, driver.takesLabels),
           'options.options',
         )
-    const spec: Omit<NetworkSpec, 'pools'> = {
+    const unpooled: Omit<NetworkSpec, 'pools'> = {
       id: config.id ?? newId(),
       name: config.name,
       internal: config.internal,
@@ -122,22 +122,25 @@ export class Networks {
       ? await allocatePools(
           this.#context,
           {
-            id: spec.id,
+            id: unpooled.id,
             config,
-            ipv4: spec.ipv4,
-            ipv6: spec.ipv6,
+            ipv4: unpooled.ipv4,
+            ipv6: unpooled.ipv6,
             scope: scope === 'local' ? 'local' : 'global',
-            skipGateway: (await driver.skipsGateway?.(spec)) ?? [],
-            reserves: driver.reserves?.(spec) ?? [],
+            skipGateway: (await driver.skipsGateway?.(unpooled)) ?? [],
+            reserves: driver.reserves?.(unpooled) ?? [],
             ownLinks: namedLinks(driverOptions),
             ...this.#neighbours(scope === 'local'),
           },
           undo,
         )
       : []
+    const spans = driver.spanning !== undefined && !config.configOnly
+    const shared = spans && cluster !== undefined
+    const spec = shared ? await allocated(driver, { ...unpooled, pools }, undo) : { ...unpooled, pools }
     const { state, plan } = config.configOnly
       ? { state: {}, plan: undefined }
-      : await driver.createNetwork({ ...spec, pools }, host, siblings)
+      : await driver.createNetwork(spec, host, siblings)
     if (pools.length && (await this.#context.ipam.get(config.ipam.driver)).capabilities.lends)
       mustBorrow(driver, state.link)
     if (plan?.sysctls) state.sysctls = plan.sysctls
@@ -151,17 +154,18 @@ export class Networks {
       ipv4: spec.ipv4,
       ipv6: spec.ipv6,
       config,
-      driverOptions,
+      driverOptions: spec.options,
       pools,
       state,
       deleting: false,
+      ...(spans && !shared && { alone: true }),
     }
     const network = new Network(this.#context, driver, record, this.#hooks)
     undo.push('driver deletes the network', async () => {
       const removal = await driver.deleteNetwork(network.forDriver, host, siblings)
       void removal // its changes are those that the plan's own undo makes
     })
-    if (driver.spanning && !config.configOnly) await this.#context.spanning?.define(record, undo)
+    if (shared) await this.#context.spanning?.define(record, undo)
     undo.push('forget the record', () => store.write({ remove: [{ kind: 'network', id: record.id }] }))
     // A definition outlives the machine's crash, as it outlives a reboot.
     await store.write(
@@ -338,4 +342,13 @@ export class Networks {
     }
     return gone
   }
+}
+
+/** With the options that the driver answers, for all hosts. */
+async function allocated(driver: Driver, spec: NetworkSpec, undo: Undo): Promise<NetworkSpec> {
+  if (!driver.allocateNetwork) return spec
+  const options = await driver.allocateNetwork(spec)
+  const answered = { ...spec, options }
+  undo.push('the driver frees what it allocated', () => driver.freeNetwork?.(answered))
+  return answered
 }

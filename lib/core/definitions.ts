@@ -1,7 +1,7 @@
 /** What all hosts know of networks that span them: definitions come and go as hosts create and delete. */
 import { addressOf } from '../base/cidr'
 import { CnmError } from '../base/errors'
-import type { Undo } from '../base/undo'
+import { atomically, type Undo } from '../base/undo'
 import type { Cluster } from '../cluster/cluster'
 import type { Keys } from '../cluster/keys'
 import type { NetworkDefinition } from '../cluster/records'
@@ -10,7 +10,7 @@ import type { Network } from '../network'
 import { NetworkOptions } from '../options'
 import type { Context } from './context'
 import { tellProblem } from './problem'
-import type { NetworkRecord } from './records'
+import { forDriverOf, type NetworkRecord } from './records'
 import { INGRESS_LABEL } from './ways-out'
 
 export interface SpanningWorld {
@@ -27,6 +27,12 @@ export class Definitions {
   readonly #cluster: Cluster
   readonly #keys: Keys
   readonly #world: SpanningWorld
+  /** Ids of networks that this process makes: they are not adopted. */
+  readonly #own = new Set<string>()
+  /** Ids of those that are being adopted. */
+  readonly #coming = new Set<string>()
+  /** What plugins are at. */
+  readonly #slow = new Set<Promise<void>>()
 
   constructor(context: Context, cluster: Cluster, keys: Keys, world: SpanningWorld) {
     this.#context = context
@@ -38,7 +44,11 @@ export class Definitions {
   /** Makes the network known to all hosts. Throws ERR_NETWORK_EXISTS, ERR_CLUSTER_UNAVAILABLE. */
   async define(record: NetworkRecord, undo: Undo): Promise<void> {
     if (await this.#isSecret(record)) await this.#keys.ensure()
-    undo.push('undefine it', () => this.#undefine(record))
+    this.#own.add(record.id)
+    undo.push('undefine it', async () => {
+      this.#own.delete(record.id)
+      await this.#undefine(record)
+    })
     if (await this.#define(record)) return
     throw new CnmError(
       'ERR_NETWORK_EXISTS',
@@ -88,6 +98,7 @@ export class Definitions {
       if (performance.now() > deadline || !abandoned) return this.#refuse(network)
       await new Promise(resolve => setTimeout(resolve, 50))
     }
+    this.#own.delete(network.id)
   }
 
   /** Only hosts that published its services are on it, and they leave now that there are none. */
@@ -115,25 +126,60 @@ export class Definitions {
   }
 
   /** Another host made it: it is had here, too. */
-  async adopt(definition: NetworkDefinition): Promise<void> {
-    if (this.#world.networkById(definition.id)) return
-    const { events } = this.#context
+  adopt(definition: NetworkDefinition): Promise<void> {
+    return this.#inTurn(definition.driver, () => this.#adopt(definition))
+  }
+
+  /** Networks of the cluster that could not be had here, perhaps because their driver was not there. */
+  async adoptMissing(driver?: string): Promise<void> {
+    for (const definition of this.#cluster.all('network'))
+      if (driver === undefined || definition.driver === driver) await this.adopt(definition)
+  }
+
+  async #adopt(definition: NetworkDefinition): Promise<void> {
+    const { id, name } = definition
+    const isKnown = this.#own.has(id) || this.#world.networkById(id) !== undefined
+    if (isKnown || this.#coming.has(id) || this.#context.closing) return
+    const { events, store, drivers } = this.#context
+    this.#coming.add(id)
     try {
       const record = await this.#recordOf(definition)
-      if (this.#world.networks().some(({ name }) => name === definition.name))
-        throw new CnmError(
-          'ERR_NETWORK_EXISTS',
-          `network ${definition.name} of the cluster has the name of a network of this host`,
-          { name: definition.name },
-        )
-      await this.#context.store.write({
-        put: [{ kind: 'network', id: record.id, version: 1, value: record }],
+      await atomically(async undo => {
+        if (this.#world.networks().some(network => network.name === name))
+          throw new CnmError(
+            'ERR_NETWORK_EXISTS',
+            `network ${name} of the cluster has the name of a network of this host`,
+            { name },
+          )
+        const driver = await drivers.get(record.driver)
+        const forDriver = forDriverOf(record)
+        await driver.spanning?.adopt?.(forDriver)
+        undo.push('the driver has it no more', () => driver.spanning?.dismiss?.(forDriver))
+        await store.write({ put: [{ kind: 'network', id, version: 1, value: record }] })
+        this.#world.addNetwork(record, driver)
+        events.emit({ type: 'network.create', network: refOf(record) })
       })
-      this.#world.addNetwork(record, await this.#context.drivers.get(record.driver))
-      events.emit({ type: 'network.create', network: refOf(record) })
     } catch (error) {
-      tellProblem(this.#context, `network ${definition.name} of the cluster cannot be had here`, error)
+      tellProblem(this.#context, `network ${name} of the cluster cannot be had here`, error)
+    } finally {
+      this.#coming.delete(id)
     }
+    // It may have gone while a plugin was at it.
+    const network = this.#world.networkById(id)
+    if (network && !this.#cluster.get('network', id)) await this.#vanish(network)
+  }
+
+  /** Changes are followed in order, except where a plugin is asked: it may take its time, and nobody waits for it. */
+  async #inTurn(driver: string, body: () => Promise<void>): Promise<void> {
+    const done = body()
+    if (this.#context.drivers.isBuiltIn(driver)) return done
+    this.#slow.add(done)
+    done.finally(() => this.#slow.delete(done))
+  }
+
+  /** Until no plugin is at work for the cluster. */
+  async idle(): Promise<void> {
+    while (this.#slow.size) await Promise.all(this.#slow)
   }
 
   /** Everything is looked at once more, by the schemas of this version and of the driver. */
@@ -160,11 +206,15 @@ export class Definitions {
   }
 
   /** The network is gone from the cluster. One that has endpoints here is made known again: nobody may take it away. */
-  async vanish(network: Network): Promise<void> {
+  vanish(network: Network): Promise<void> {
+    return this.#inTurn(network.driver, () => this.#vanish(network))
+  }
+
+  async #vanish(network: Network): Promise<void> {
     if (network.record.deleting) return
-    if (network.endpoints().length === 0) return network.vanish()
     const { log } = this.#context
     try {
+      if (network.endpoints().length === 0) return await network.vanish()
       const driver = spanningOf(network)
       for (const { subnet, gateway, auxiliary } of network.ipam) {
         await this.#cluster.claims.reclaimPool(subnet)
@@ -179,7 +229,7 @@ export class Definitions {
     } catch (error) {
       tellProblem(
         this.#context,
-        `network ${network.name} was deleted from the cluster, but has endpoints on this host`,
+        `network ${network.name} was deleted from the cluster, but not from this host`,
         error,
       )
     }
@@ -210,7 +260,7 @@ function definitionOf(record: NetworkRecord): NetworkDefinition {
 }
 
 export function spanningOf(network: Network): SpanningDriver {
-  const { spanning } = network.implementation
+  const { spanning } = network
   if (spanning) return spanning
   throw new CnmError('ERR_SCOPE', `networks of driver ${network.driver} do not span hosts`)
 }

@@ -159,7 +159,7 @@ export class Parts {
   }
 
   isEncrypted(network: Network): boolean {
-    return network.implementation.spanning?.encryption?.of(network.forDriver) ?? false
+    return network.spanning?.encryption?.of(network.forDriver) ?? false
   }
 
   /** Encrypted networks that this host has a part of. */
@@ -170,7 +170,7 @@ export class Parts {
   }
 
   needs(driver: SpanningDriver) {
-    const networks = this.secrets().filter(({ implementation }) => implementation.spanning === driver)
+    const networks = this.secrets().filter(({ spanning }) => spanning === driver)
     const present = networks.map(({ id }) => this.#present.get(id) as Presence)
     const remotes = new Set(present.flatMap(({ ends }) => [...ends]))
     return {

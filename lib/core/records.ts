@@ -1,6 +1,6 @@
 /** What is stored of each noun: the state as it should be. After a restart the kernel is brought to it. */
 import type { Family } from '../base/cidr'
-import type { Attachment, EndpointSpec, NetworkPool, NetworkState } from '../driver/contract'
+import type { Attachment, DriverNetwork, EndpointSpec, NetworkPool, NetworkState } from '../driver/contract'
 import type { AddressSettings } from '../ipam/contract'
 import type { EndpointOptions, JoinOptions, NetworkOptions, SandboxOptions } from '../options'
 import type { PublishedPort } from '../ports/contract'
@@ -35,7 +35,33 @@ export interface NetworkRecord {
   state: NetworkState
   /** Past the point of no return of a delete: finished at the next start. */
   deleting: boolean
+  /** Made without a cluster by a driver whose networks span hosts where there is one: it stays this host's own. */
+  alone?: boolean
 }
+
+/** As its driver sees it. */
+export const forDriverOf = ({
+  id,
+  name,
+  ipv4,
+  ipv6,
+  pools,
+  config,
+  driverOptions,
+  state,
+}: NetworkRecord): DriverNetwork => ({
+  spec: {
+    id,
+    name,
+    internal: config.internal,
+    ipv4,
+    ipv6,
+    pools,
+    labels: config.labels,
+    options: driverOptions,
+  },
+  state,
+})
 
 export interface AddressRecord {
   /** ADDRESS/LENGTH */

@@ -111,7 +111,7 @@ export async function sweepStrays(context: Context, world: World): Promise<void>
 async function rebuild(context: Context, network: Network, world: World): Promise<void> {
   const { host, locks, store } = context
   await locks.runAll([`network ${network.id}`, `networks of ${network.driver}`], async () => {
-    const spans = network.implementation.spanning !== undefined
+    const spans = network.spanning !== undefined
     if (!world.networks().includes(network)) return
     if (network.link && (await host.link(network.link))) return
     if (spans) await context.spanning?.rebuild(network)

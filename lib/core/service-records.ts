@@ -87,7 +87,7 @@ export class ServiceRecords {
 
   /** What the store held. */
   restored(record: ServiceRecord): void {
-    const spans = this.#world.networkById(record.networkId)?.implementation.spanning !== undefined
+    const spans = this.#world.networkById(record.networkId)?.spanning !== undefined
     const records = spans ? this.#kept : this.#local
     records.set(record.id, record)
   }
@@ -261,7 +261,7 @@ export class ServiceRecords {
   }
 
   #clusterOf(network: Network): Cluster | undefined {
-    return network.implementation.spanning && this.#context.cluster
+    return network.spanning && this.#context.cluster
   }
 
   /** What only one service of the cluster may have: its name on the network, and its published ports. */

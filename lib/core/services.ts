@@ -50,7 +50,7 @@ export class Services {
 
   /** True while it cannot be said what a sandbox on these networks should balance. */
   isBlindOn(networkIds: string[]): boolean {
-    return this.blind && networkIds.some(id => this.#world.networkById(id)?.implementation.spanning)
+    return this.blind && networkIds.some(id => this.#world.networkById(id)?.spanning)
   }
 
   /* ------------------------------------------------------------------ records */
@@ -176,7 +176,7 @@ export class Services {
 
   /** Its weight or health is another. */
   changed(endpoint: Endpoint): void {
-    if (endpoint.network.implementation.spanning) this.#context.spanning?.changed(endpoint)
+    if (endpoint.network.spanning) this.#context.spanning?.changed(endpoint)
     if (endpoint.task) this.refresh(endpoint.network.id)
   }
 

@@ -14,6 +14,7 @@ import type { Sandbox } from '../sandbox'
 import { type Context } from './context'
 import { Definitions, type SpanningWorld } from './definitions'
 import type { Difference } from './difference'
+import { Discovery } from './discovery'
 import { Encryption } from './encryption'
 import { dnsNames } from './names'
 import { Parts, type PartsProtection } from './parts'
@@ -37,6 +38,7 @@ export class Spanning {
   #following: Promise<unknown> = Promise.resolve()
   #settled = false
   readonly #guard: TunnelGuard
+  readonly #discovery: Discovery
 
   constructor(context: Context, cluster: Cluster, keys: Keys, world: SpanningWorld) {
     this.#context = context
@@ -62,6 +64,11 @@ export class Spanning {
         Math.min(LONGEST_LOOK, lifetime / 4),
       ).unref()
     }
+    this.#discovery = new Discovery(context, cluster)
+    context.drivers.onAdded(({ name }) => {
+      this.#discovery.follow()
+      this.#later(() => this.#definitions.adoptMissing(name))
+    })
     cluster.onChange(changes => this.#follow(changes))
     context.events.on('cluster.connected', () => this.#connected())
     context.events.on('firewall.repaired', () => this.#guard.look())
@@ -145,9 +152,12 @@ export class Spanning {
 
   /** Changes are followed one batch after the other, in the background. */
   #follow(changes: ClusterChange[]): void {
-    this.#following = this.#following
-      .then(() => this.#carry(changes))
-      .catch((error: unknown) => this.#report(error))
+    this.#later(() => this.#carry(changes))
+    if (changes.some(({ kind }) => kind === 'host')) this.#discovery.follow()
+  }
+
+  #later(body: () => Promise<unknown>): void {
+    this.#following = this.#following.then(body).catch((error: unknown) => this.#report(error))
   }
 
   #report(error: unknown): void {
@@ -241,7 +251,7 @@ export class Spanning {
   /** The stored state is back: what is joined here is told to the others as soon as the store is there. */
   restored(): void {
     for (const network of this.#world.networks()) {
-      if (!network.implementation.spanning) continue
+      if (!network.spanning) continue
       const joined = network.endpoints().filter(({ sandbox }) => sandbox !== undefined)
       this.#parts.restored(network, joined.length > 0)
       for (const endpoint of joined) this.changed(endpoint)
@@ -255,12 +265,12 @@ export class Spanning {
     this.#following = this.#following
       .then(async () => {
         for (const network of this.#world.networks())
-          if (network.implementation.spanning && !this.#cluster.get('network', network.id))
+          if (network.spanning && !this.#cluster.get('network', network.id))
             await this.#definitions.vanish(network)
         await this.#context.services?.reconcile()
         this.#guard.follow()
         if (this.#guard.isNeeded) await this.#keys.ensure()
-        if (!first) return
+        if (!first) return this.#definitions.adoptMissing()
         await this.#cluster.claims.sweep(this.#cluster.all('network'))
         this.#encryption?.distrust()
         for (const id of this.#parts.ids()) {
@@ -275,6 +285,8 @@ export class Spanning {
   async close(): Promise<void> {
     clearInterval(this.#look)
     await this.idle()
+    await this.#definitions.idle()
+    await this.#discovery.idle()
     this.#encryption?.close()
     this.#guard.close()
   }

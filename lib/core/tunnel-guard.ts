@@ -80,7 +80,7 @@ export class TunnelGuard {
     const drivers = new Map<SpanningDriver, Network[]>()
     for (const driver of this.#context.drivers.values()) if (driver.spanning) drivers.set(driver.spanning, [])
     for (const network of this.#view.networks()) {
-      const { spanning } = network.implementation
+      const { spanning } = network
       if (spanning && (all || this.#view.isEncrypted(network))) drivers.get(spanning)?.push(network)
     }
     return drivers

@@ -88,7 +88,7 @@ export class WaysOut {
 }
 
 const needsWayOut = ({ network }: Endpoint): boolean =>
-  (network.implementation.spanning?.gatewayBridge ?? false) && !network.internal
+  (network.spanning?.gatewayBridge ?? false) && !network.internal
 
 export const wayOutOf = (sandbox: Sandbox): Endpoint | undefined =>
   sandbox.endpoints().find(({ network }) => network.labels[FALLBACK_LABEL] !== undefined)

@@ -181,6 +181,14 @@ export interface Peer {
   vtep: string
 }
 
+/** A host of the cluster, as {@link Driver.discover} tells it. */
+export interface Node {
+  /** Where the others reach it. */
+  address: string
+  /** It is this one. */
+  self: boolean
+}
+
 /** Keys that all hosts of a cluster have, hexadecimal. Received with each, sent with the primary one. */
 export interface KeyRing {
   keys: { tag: number; key: string }[]
@@ -215,8 +223,14 @@ export interface Spanning<O = unknown> {
   readonly gatewayBridge: boolean
   /** What is on this host while endpoints are joined here: the plan before the first, its `undo` after the last. */
   settle(network: DriverNetwork<O>, host: HostView): Promise<Plan>
-  /** The link that stands for it there. */
-  link(network: DriverNetwork<O>): string
+  /** The link that stands for it there, if one does. */
+  link(network: DriverNetwork<O>): string | undefined
+  /**
+   * This host has a network that another one made; or has it no more, since another one deleted it. For a driver that keeps
+   * networks of its own (a plugin); the host that makes or deletes it says createNetwork and deleteNetwork instead.
+   */
+  adopt?(network: DriverNetwork<O>): Promise<void>
+  dismiss?(network: DriverNetwork<O>): Promise<void>
   /** How an endpoint elsewhere is reached. May be carried out again. */
   reach(network: DriverNetwork<O>, peer: Peer): { changes: Change[]; undo: Change[] }
   /** Removes what leads to none of the peers. */
@@ -281,6 +295,18 @@ export interface Driver<O = unknown> {
     families: Family[],
     options: Record<string, unknown>,
   ): Promise<void>
+  /**
+   * In a cluster, for a network that spans hosts: takes what it needs once for all of them. Asked on the host that makes it,
+   * before createNetwork; the answer stands for its options from then on, on every host.
+   */
+  allocateNetwork?(network: NetworkSpec<O>): Promise<O>
+  /** The inverse: the network is gone from the cluster. May come again after a crash. */
+  freeNetwork?(network: NetworkSpec<O>): Promise<void>
+  /**
+   * In a cluster, for drivers with `connectivityScope: 'global'`: a host came (this one first) or went. One after the other;
+   * what failed is told again with the next change.
+   */
+  discover?(change: 'new' | 'delete', node: Node): Promise<void>
   /** Present: networks of this driver are known to all hosts of the cluster. */
   readonly spanning?: Spanning<O>
   close?(): Promise<void>

@@ -7,6 +7,7 @@ export class Registry<T extends { readonly name: string }> {
   readonly #entries = new Map<string, { value: T; builtIn: boolean }>()
   readonly #what: string
   readonly #onMiss: ((name: string) => Promise<T | undefined>) | undefined
+  #added: (value: T) => void = () => {}
 
   /** `onMiss`: asked for a name that nobody registered, to load a plugin. */
   constructor(what: string, onMiss?: (name: string) => Promise<T | undefined>) {
@@ -30,6 +31,12 @@ export class Registry<T extends { readonly name: string }> {
         },
       )
     this.#entries.set(value.name, { value, builtIn })
+    this.#added(value)
+  }
+
+  /** The listener hears of each that comes from now on, registered or loaded. */
+  onAdded(listener: (value: T) => void): void {
+    this.#added = listener
   }
 
   async get(name: string): Promise<T> {
@@ -38,6 +45,7 @@ export class Registry<T extends { readonly name: string }> {
     const found = await this.#onMiss?.(name)
     if (found) {
       this.#entries.set(name, { value: found, builtIn: false })
+      this.#added(found)
       return found
     }
     const near = nearest(name, this.#entries.keys())

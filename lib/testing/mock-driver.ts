@@ -15,7 +15,9 @@ import type {
   JoinRequest,
   NetworkSpec,
   NetworkState,
+  Node,
   Plan,
+  Spanning,
 } from '../driver/contract'
 
 interface Calls {
@@ -25,6 +27,11 @@ interface Calls {
   deleteEndpoint: { network: DriverNetwork; endpoint: EndpointSpec; answer: undefined }
   join: { network: DriverNetwork; endpoint: EndpointSpec; request: JoinRequest; answer: Attachment }
   leave: { network: DriverNetwork; endpoint: EndpointSpec; answer: Plan }
+  allocateNetwork: { spec: NetworkSpec; answer: Record<string, unknown> }
+  freeNetwork: { spec: NetworkSpec; answer: undefined }
+  adopt: { network: DriverNetwork; answer: undefined }
+  dismiss: { network: DriverNetwork; answer: undefined }
+  discover: { change: 'new' | 'delete'; node: Node; answer: undefined }
 }
 export type MockDriverMethod = keyof Calls
 
@@ -49,6 +56,8 @@ export class MockDriver implements Driver {
   readonly name: string
   readonly capabilities: Capabilities
   readonly options: z.ZodType
+  /** With `dataScope: 'global'`: hosts of a cluster tell one another of its networks; how packets get there is not its concern. */
+  readonly spanning?: Spanning
   /** Every call so far, in order. */
   readonly calls: MockDriverCall[] = []
   readonly #scripts: Script<MockDriverMethod>[] = []
@@ -58,6 +67,18 @@ export class MockDriver implements Driver {
     this.name = name
     this.capabilities = { dataScope: 'local', connectivityScope: 'local', ...capabilities }
     this.options = options
+    if (this.capabilities.dataScope === 'global')
+      this.spanning = {
+        data: z.looseObject({}).default({}),
+        gatewayBridge: false,
+        settle: async () => ({}),
+        link: () => undefined,
+        reach: () => ({ changes: [], undo: [] }),
+        prune: async () => [],
+        reclaim: async () => {},
+        adopt: async network => this.#answer('adopt', { network }, () => undefined),
+        dismiss: async network => this.#answer('dismiss', { network }, () => undefined),
+      }
   }
 
   /**
@@ -117,6 +138,16 @@ export class MockDriver implements Driver {
     return this.#answer('leave', { network, endpoint }, () =>
       link ? { changes: [{ op: 'removeLink', link, ifExists: true }] } : {},
     )
+  }
+
+  async allocateNetwork(spec: NetworkSpec) {
+    return this.#answer('allocateNetwork', { spec }, () => spec.options as Record<string, unknown>)
+  }
+  async freeNetwork(spec: NetworkSpec) {
+    return this.#answer('freeNetwork', { spec }, () => undefined)
+  }
+  async discover(change: 'new' | 'delete', node: Node) {
+    return this.#answer('discover', { change, node }, () => undefined)
   }
 
   #answer<M extends MockDriverMethod>(

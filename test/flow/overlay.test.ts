@@ -57,8 +57,12 @@ const known = ({ kernel }: Host): string[] => {
 
 test('a network made on one host is there on all, and gone from all', async () => {
   const all = await hosts('a', 'b', 'c')
+  const told: string[] = []
+  for (const { name, controller } of all) controller.on('network.create', () => told.push(name))
   const web = await (all[0] as Host).controller.createNetwork({ name: 'web', driver: 'overlay', ipv6: true })
   const networks = await everywhere(all, 'web')
+  expect(networks[0]).toBe(web) // who makes it does not take it in once more when the cluster tells of it
+  expect(told.sort()).toEqual(['a', 'b', 'c'])
   const views = networks.map(network => network.inspect())
   expect(views[1]).toEqual(views[0])
   expect(views[2]).toEqual(views[0])

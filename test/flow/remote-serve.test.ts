@@ -66,6 +66,9 @@ test('a network driver: what it is asked is what was sent, what it answers is wh
       disableGatewayService: true,
     })
     .reply('leave', {})
+    .reply('allocateNetwork', { vni: 7 })
+    .reply('freeNetwork', undefined)
+    .reply('discover', undefined, 2)
     .disallowUnexpected()
     .reply('createNetwork', { state: {} })
     .reply('deleteNetwork', {})
@@ -79,8 +82,8 @@ test('a network driver: what it is asked is what was sent, what it answers is wh
   const wanted: Record<string, object> = {
     ...answers,
     'Plugin.Activate': { Implements: ['NetworkDriver'] },
-    // Nothing of it is for a manager to keep.
-    'NetworkDriver.AllocateNetwork': { Options: {} },
+    // A manager hands to each host what is answered, and nothing of what was given.
+    'NetworkDriver.AllocateNetwork': { Options: { a: 'b', vni: '7' } },
     'NetworkDriver.Join': {
       ...answers['NetworkDriver.Join'],
       InterfaceName: { SrcName: 'tap7', DstName: '', DstPrefix: 'tun' },
@@ -105,6 +108,12 @@ test('a network driver: what it is asked is what was sent, what it answers is wh
     endpoint: { mac: given.MacAddress, ipv4: given.Address, ipv6: given.AddressIPv6 },
     request: { sandboxKey: '/run/ns/s', sandboxOptions: { x: 1, color: 'red' } },
   })
+  expect(driver.callsOf('allocateNetwork')[0]?.spec).toMatchObject({ options: { a: 'b' }, ipv6: true })
+  expect(driver.callsOf('freeNetwork')[0]?.spec).toMatchObject({ id: 'a'.repeat(64), options: { vni: 7 } })
+  expect(driver.callsOf('discover').map(({ change, node }) => [change, node])).toEqual([
+    ['new', { address: '192.0.2.1', self: true }],
+    ['delete', { address: '192.0.2.1', self: false }],
+  ])
   expect(driver.told).toEqual([
     { id: 'b'.repeat(64), families: [4, 6], options: { p: 1 } },
     { id: 'b'.repeat(64), families: [], options: {} },

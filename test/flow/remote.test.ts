@@ -83,9 +83,9 @@ describe('what is sent and understood', () => {
     const { plugin, driver } = await scripted(exchanges.network.answers)
     const remote = await driver()
     expect(remote.capabilities).toEqual({ dataScope: 'global', connectivityScope: 'local' })
-    const { pools, ...unpooled } = spec
+    const { pools: _, ...unpooled } = spec
     expect(await remote.skipsGateway(unpooled)).toEqual([6])
-    expect(await remote.allocateNetwork(NETWORK, { a: 'b' }, pools)).toEqual({ vni: '7' })
+    expect(await remote.allocateNetwork({ ...spec, options: { a: 'b' } })).toEqual({ a: 'b', vni: '7' })
     await remote.createNetwork(spec)
     const bare = { ...endpoint, macGiven: false, ipv4: undefined, ipv6: undefined }
     expect(await remote.createEndpoint(network, bare)).toEqual({
@@ -109,7 +109,7 @@ describe('what is sent and understood', () => {
     await remote.leave(network, endpoint)
     await remote.deleteEndpoint(network, endpoint)
     await remote.deleteNetwork(network)
-    await remote.freeNetwork(NETWORK)
+    await remote.freeNetwork(spec)
     await remote.discover('new', { address: '192.0.2.1', self: true })
     await remote.discover('delete', { address: '192.0.2.1', self: false })
     expect(
@@ -165,6 +165,8 @@ describe('what is sent and understood', () => {
     await remote.externalConnectivity(network, endpoint, [4], {})
     await remote.externalConnectivity(network, endpoint, [], {})
     await remote.discover('new', { address: '192.0.2.1', self: true })
+    expect(await remote.allocateNetwork(spec)).toEqual(spec.options)
+    await remote.freeNetwork(spec)
   })
 
   test('pools of its choice that clash with the host are held, and given back at the end', async () => {

@@ -13,7 +13,7 @@ export function checkNetwork(context: Context, network: Network, host: Facts): D
   const { state } = network.record
   if (!state.link || network.configOnly) return []
   // Of one that spans hosts, this host's part is there while endpoints are joined.
-  if (network.implementation.spanning && !network.endpoints().some(({ sandbox }) => sandbox)) return []
+  if (network.spanning && !network.endpoints().some(({ sandbox }) => sandbox)) return []
   const about = { networkId: network.id }
   const link = host.links.get(state.link)
   if (!link)

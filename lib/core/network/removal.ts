@@ -47,3 +47,11 @@ export async function askDriver(
     return {}
   }
 }
+
+/** Past the point of no return: what a driver cannot give back is its own affair. */
+export async function freeNetwork({ log }: Context, network: Network): Promise<void> {
+  const { implementation, forDriver, driver, name } = network
+  await implementation.freeNetwork?.(forDriver.spec).catch((error: unknown) => {
+    log.warn(`driver ${driver} failed to free what network ${name} had in the cluster`, { error })
+  })
+}
