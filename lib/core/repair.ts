@@ -1,8 +1,8 @@
 /** Puts right what `check` finds. */
 import type { Network } from '../network'
 import type { Sandbox } from '../sandbox'
+import { portFlags } from './apart'
 import { check } from './check'
-import { portFlags } from './check/endpoints'
 import { findStrays } from './check/strays'
 import type { World } from './world'
 import { marked } from './mark'
@@ -128,13 +128,13 @@ async function rebuild(context: Context, network: Network, world: World): Promis
       await store.write({ put: [{ kind: 'network', id: network.id, version: 1, value: record }] })
     }
     const there = new Set((await host.links()).map(({ name }) => name))
-    for (const { record } of network.endpoints()) {
-      const { attachment } = record.join ?? {}
+    for (const endpoint of network.endpoints()) {
+      const { attachment } = endpoint.record.join ?? {}
       const port = attachment?.interface?.source
       if (attachment && port && network.link && there.has(port))
         await host.apply([
           { op: 'setLink', link: port, master: network.link, up: true },
-          ...portFlags(attachment),
+          ...portFlags(context, endpoint),
         ])
     }
   })

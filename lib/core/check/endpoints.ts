@@ -1,14 +1,17 @@
 /** An endpoint's interface: both its ends, what is on them, and the host's routes to it. */
 import type { Attachment } from '../../driver/contract'
 import type { Endpoint } from '../../endpoint'
-import type { Change, Link, RouteSpec } from '../../kernel/kernel'
+import type { Link, RouteSpec } from '../../kernel/kernel'
 import type { JoinOptions } from '../../options'
 import type { Sandbox } from '../../sandbox'
+import { type PortChange, portFlags } from '../apart'
+import type { Context } from '../context'
 import type { Difference, Fix } from '../difference'
 import { equip } from '../inside'
 import { addressesOn, type Facts, isRoute } from './facts'
 
 export function checkEndpoint(
+  context: Context,
   endpoint: Endpoint,
   sandbox: Sandbox,
   inside: Facts,
@@ -33,6 +36,7 @@ export function checkEndpoint(
   const { source, arrives } = attachment.interface
   if (arrives === 'born' && source) {
     const port = host.links.get(source)
+    const flags = portFlags(context, endpoint)
     const bridge = endpoint.network.link ? host.links.get(endpoint.network.link) : undefined
     if (!port)
       return [
@@ -54,18 +58,18 @@ export function checkEndpoint(
         fix: {
           by: 'changes',
           where: 'host',
-          changes: [{ op: 'setLink', link: source, master: bridge.name }, ...portFlags(attachment)],
+          changes: [{ op: 'setLink', link: source, master: bridge.name }, ...flags],
         },
       })
     else {
-      const wrong = portFlags(attachment).flatMap(change => FLAGS.filter(flag => differs(port, change, flag)))
+      const wrong = flags.flatMap(change => FLAGS.filter(flag => differs(port, change, flag)))
       if (wrong.length)
         found.push({
           ...about,
           kind: 'port',
           problem: 'wrong',
           message: `${source} is not set as it should be: ${wrong.join(', ')}`,
-          fix: { by: 'changes', where: 'host', changes: portFlags(attachment) },
+          fix: { by: 'changes', where: 'host', changes: flags },
         })
     }
     if (!port.up)
@@ -124,11 +128,6 @@ const hostRoutes = ({ plan }: Attachment): RouteSpec[] =>
   (plan?.changes ?? []).flatMap(change => (change.op === 'replaceRoute' ? [change.route] : []))
 
 const FLAGS = ['isolated', 'hairpin', 'learning'] as const
-
-/** How the driver wants the endpoint's port of the bridge. */
-export const portFlags = ({ plan }: Attachment): PortChange[] =>
-  (plan?.changes ?? []).filter((change): change is PortChange => change.op === 'setPort')
-type PortChange = Extract<Change, { op: 'setPort' }>
 
 const differs = ({ port }: Link, wanted: PortChange, flag: (typeof FLAGS)[number]): boolean =>
   wanted[flag] !== undefined && port?.[flag] !== wanted[flag]

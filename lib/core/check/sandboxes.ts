@@ -28,7 +28,7 @@ export async function checkSandbox(context: Context, sandbox: Sandbox, host: Fac
   const inside = await factsOf(stack)
   const found: Difference[] = []
   for (const endpoint of sandbox.endpoints()) {
-    found.push(...checkEndpoint(endpoint, sandbox, inside, host))
+    found.push(...checkEndpoint(context, endpoint, sandbox, inside, host))
     const { attachment, interfaceName = '', options } = endpoint.record.join ?? {}
     if (!attachment?.interface || !options || !inside.links.has(interfaceName)) continue
     const ours = { ...about, endpointId: endpoint.id, networkId: endpoint.network.id }

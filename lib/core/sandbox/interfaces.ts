@@ -3,6 +3,7 @@ import type { Undo } from '../../base/undo'
 import type { Attachment } from '../../driver/contract'
 import type { Endpoint } from '../../endpoint'
 import type { Change, Stack, Step } from '../../kernel/kernel'
+import { portFlags } from '../apart'
 import { applyLeniently, carryOut } from '../context'
 import { elect } from '../gateway'
 import {
@@ -101,7 +102,8 @@ export class Interfaces {
       const hostward: Step = {
         stack: host,
         changes: [
-          ...(attachment.plan?.changes ?? []),
+          ...(attachment.plan?.changes ?? []).filter(({ op }) => op !== 'setPort'),
+          ...portFlags(this.#in.context, endpoint),
           ...arrival(attachment, join.interfaceName, stack),
           ...this.#mark(attachment, endpoint.id),
         ],

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { type Family, familyOf } from '../../base/cidr'
 import { isCnmError } from '../../base/errors'
 import type { Undo } from '../../base/undo'
@@ -5,6 +6,7 @@ import type { Endpoint } from '../../endpoint'
 import { type FirewallChange, invert, type Mapping } from '../../firewall/contract'
 import type { PortBinding, PublishedPort, PublishTarget } from '../../ports/contract'
 import { exposedPorts } from '../../ports/spec'
+import { flagsFrom, portFlags } from '../apart'
 import { addressesOf, bare } from '../inside'
 import { linksOf, linksWith } from '../links'
 import type { JoinRecord } from '../records'
@@ -197,10 +199,17 @@ export class SandboxPorts {
     }
     const added = fresh.length ? await this.#exchange(target, fresh, dropped, undo) : []
     undo.push('free the new ports', () => publisher.release(added))
+    const { context } = this.#in
+    const flags = portFlags(context, endpoint)
     join.published = [...kept, ...added]
     undo.push('old ports', () => {
       join.published = before
     })
+    const flagged = portFlags(context, endpoint)
+    if (!isDeepStrictEqual(flagged, flags)) {
+      undo.push('old flags of the port', () => context.host.apply(flagsFrom(flagged, flags)))
+      await context.host.apply(flagsFrom(flags, flagged))
+    }
     await this.filter({}, undo)
     await publisher.release(dropped)
   }

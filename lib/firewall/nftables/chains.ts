@@ -48,8 +48,8 @@ const CHAINS: { name: string; hook?: string; rules: string[] }[] = [
     rules: [
       'ct status dnat iifname . oifname @same masquerade',
       'iifname . oifname @same return',
-      // Bridged by br_netfilter after translation: no input interface is known here.
-      ...FAMILIES.map(f => `ct status dnat ${IP[f]} saddr . ${IP[f]} daddr @self${f} masquerade`),
+      // Bridged by br_netfilter after translation: no input interface is known here, only where the source is at home.
+      ...FAMILIES.map(f => `ct status dnat ${IP[f]} saddr . oifname @home${f} masquerade`),
       'oifname @links ip saddr 127.0.0.0/8 masquerade',
       'meta nfproto . iifname @masqueraded masquerade',
       ...FAMILIES.map(f => `snat ${IP[f]} to iifname map @source${f}`),

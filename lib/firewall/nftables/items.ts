@@ -42,12 +42,14 @@ export const nftRenderer: Renderer = {
       items.push({ set: 'toward', key: `${PROTO[f]} . ${link}`, value: verdict })
       if (!family || (mode !== 'nat' && mode !== 'nat-unprotected')) continue
       // By subnet, not by endpoint: so an endpoint that publishes nothing costs no transaction.
-      if (mode === 'nat')
-        for (const subnet of family.subnets.map(text => checkedCidr(text, f))) {
+      for (const subnet of family.subnets.map(text => checkedCidr(text, f))) {
+        items.push({ set: `home${f}`, key: `${subnet} . ${link}` })
+        if (mode === 'nat') {
           items.push({ set: `guarded${f}`, key: `${subnet} . ${PROTO[f]}` })
           for (const inward of [network.link, ...network.trustedLinks])
             items.push({ set: `reach${f}`, key: `${subnet} . ${quoted(inward)}` })
         }
+      }
       if (family.masquerade === true) items.push({ set: 'masqueraded', key: `${PROTO[f]} . ${link}` })
       else if (family.masquerade !== false)
         items.push({ set: `source${f}`, key: link, value: checkedIp(family.masquerade, f) })
@@ -85,7 +87,6 @@ export const nftRenderer: Renderer = {
         items.push({ set: `allowed${f}${suffix}`, key: `${ports} . ${cidr}` })
     }
     if (mode === 'routed') return items
-    items.push({ set: `self${f}`, key: `${container} . ${container}` })
     if (size >= INTERVAL_FROM && mapping.hostPort === mapping.containerPort)
       items.push({ set: `ranges${f}${suffix}`, key: ports, value: container })
     else

@@ -19,7 +19,7 @@ export const SETS: { name: string; kind: 'set' | 'map'; type: string; interval?:
       // plain interval sets of a table before each change, and 1,000 networks would cost every one of them 2 ms.
       { name: `guarded${f}`, kind: 'set' as const, type: `${ip} . nf_proto`, interval: true },
       { name: `reach${f}`, kind: 'set' as const, type: `${ip} . ifname`, interval: true },
-      { name: `self${f}`, kind: 'set' as const, type: `${ip} . ${ip}` },
+      { name: `home${f}`, kind: 'set' as const, type: `${ip} . ifname`, interval: true },
       { name: `source${f}`, kind: 'map' as const, type: `ifname : ${ip}` },
       { name: `ports${f}`, kind: 'map' as const, type: `inet_proto . inet_service : ${ip} . inet_service` },
       {

@@ -28,8 +28,7 @@ const KINDS: Record<string, object> = {
 
 /**
  * `8080` is published (`8080:80`), asked at an address of the host; `:80` and `:81` are ports of the container at its own address,
- * of which nobody published :81. `+`: through. `-`: not. `~`: where br_netfilter is not at work (it keeps what
- * it translates on the bridge, whose ports are isolated from one another). `out`: whom a server outside takes the container for.
+ * of which nobody published :81. `+`: through. `-`: not. `out`: whom a server outside takes the container for.
  */
 const TABLE = `
                     | lan  lan  lan  | vpn  vpn  | other other other | same same | self | host host  |
@@ -37,7 +36,7 @@ const TABLE = `
 nat                 | +    -    -    | +    -    | +     -     -     | +    +    | +    | +    +     | host
 nat, own sources    | +    -    -    | +    -    | +     -     -     | +    +    | +    | +    +     | own
 nat, given source   | +    -    -    | +    -    | +     -     -     | +    +    | +    | +    +     | given
-nat, no icc         | +    -    -    | +    -    | +     -     -     | ~    -    | ~    | +    +     | host
+nat, no icc         | +    -    -    | +    -    | +     -     -     | +    -    | +    | +    +     | host
 nat, trusted link   | +    -    -    | +    +    | +     -     -     | +    +    | +    | +    +     | host
 nat-unprotected     | +    +    +    | +    +    | +     +     +     | +    +    | +    | +    +     | host
 routed              | -    +    -    | -    +    | -     +     -     | -    +    | -    | +    -     | own
@@ -175,7 +174,7 @@ describe.each([
     const asked = cells.map(({ from, to, sign }) => ({
       from,
       to,
-      through: sign === '+' || (sign === '~' && !bridged),
+      through: sign === '+',
     }))
     const answers = asked.flatMap(({ from, to, through }) =>
       FAMILIES.map(async f => {

@@ -92,7 +92,6 @@ describe('a plan', () => {
     expect(texts(play(model, { removeMappings: [second] }).removed)).toEqual([
       'open4 10.1.0.2 . 6 . 80',
       'ports4 6 . 8081 : 10.1.0.2 . 80',
-      'self4 10.1.0.2 . 10.1.0.2',
     ])
   })
 
