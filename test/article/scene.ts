@@ -1,5 +1,6 @@
 /** A private host like the article's, behind a router; the example runtime on it, and the real docker client. */
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,6 +19,8 @@ export interface Scene {
   /** What was printed, or the words of the refusal. */
   docker(line: string, ...more: string[]): Promise<string>
   onHost(line: string): Promise<string>
+  /** What a tcpdump on the host prints of what `act` causes, until so many packets have come. */
+  tcpdump(line: string, packets: number, act: () => Promise<unknown>): Promise<string>
   close(): Promise<void>
 }
 
@@ -38,6 +41,26 @@ export async function openScene(network: RuntimeOptions['network'] = {}): Promis
     )
   const docker = (line: string, ...more: string[]) => shell(client, ...line.split(' '), ...more)
   const onHost = (line: string) => shell('nsenter', `--net=${netns}`, ...line.split(' '))
+
+  const tcpdump = async (line: string, packets: number, act: () => Promise<unknown>): Promise<string> => {
+    const words = `--net=${netns} ${line} -l --immediate-mode -c ${packets}`.split(' ')
+    const child = spawn('nsenter', words, { timeout: 15_000, killSignal: 'SIGKILL' })
+    let seen = ''
+    const ended = once(child, 'close')
+    child.stdout.on('data', (text: Buffer) => (seen += text.toString()))
+    const listens = new Promise<void>((resolve, reject) => {
+      let said = ''
+      child.stderr.on('data', (text: Buffer) => {
+        said += text.toString()
+        if (said.includes('listening on')) resolve()
+      })
+      child.once('error', reject).once('close', () => reject(new Error(`tcpdump: ${said}`)))
+    })
+    await listens
+    await act()
+    await ended
+    return seen
+  }
 
   const stack = await kernel.create(netns)
   // It knows of no network but its own: what comes from a container gets no answer unless the host gives it its address.
@@ -72,6 +95,7 @@ export async function openScene(network: RuntimeOptions['network'] = {}): Promis
     env,
     docker,
     onHost,
+    tcpdump,
     async close() {
       await runtime.close()
       for (const each of [stack, router]) each.close()
