@@ -230,7 +230,7 @@ export const operations = {
     name: `${force ? 'force ' : ''}leave ${name} on ${on}`,
     expect: model =>
       ofEndpoint(model, on, name, endpoint => {
-        if (!endpoint.at && !force) return 'ERR_ENDPOINT_NOT_JOINED'
+        if (!endpoint.at) return force ? 'ok' : 'ERR_ENDPOINT_NOT_JOINED' // and what is said of its health stays
         endpoint.at = undefined
         endpoint.unhealthy = false
         return 'ok'
