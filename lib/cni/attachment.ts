@@ -149,7 +149,7 @@ function inodeOf(path: string): number | undefined {
 
 /* -------------------------------------------------------------------- the result */
 
-/** The bridge, the host's end of the pair, the interface; addresses; default routes. */
+/** The bridge and the host's end of the pair (a parent link is not of the attachment), the interface; addresses; default routes. */
 export async function describe(
   endpoint: Endpoint,
   netns: string,
@@ -158,8 +158,9 @@ export async function describe(
 ): Promise<CniResult> {
   const { network, sandbox, interfaceName } = endpoint
   const inside = interfaceName === undefined ? undefined : await sandbox?.stack?.link(interfaceName)
-  const names = [network.link, endpoint.record.join?.attachment?.interface?.source]
-  const outside = await Promise.all(names.map(name => (name === undefined ? undefined : host.link(name))))
+  const end = endpoint.record.join?.attachment?.interface?.source
+  const names = end === undefined ? [] : [network.link, end].filter(name => name !== undefined)
+  const outside = await Promise.all(names.map(name => host.link(name)))
   const interfaces: CniResult['interfaces'] = outside.flatMap(link =>
     link ? [{ name: link.name, mac: link.mac, mtu: link.mtu }] : [],
   )

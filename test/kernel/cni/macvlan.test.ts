@@ -1,0 +1,3 @@
+import { lanSuite } from './lan'
+
+lanSuite('macvlan')

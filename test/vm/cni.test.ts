@@ -1,0 +1,3 @@
+import { lanSuite } from '../kernel/cni/lan'
+
+lanSuite('ipvlan')
