@@ -70,8 +70,7 @@ export async function openRuntime({
     async close() {
       await containers.close()
       await api.close()
-      for (const each of controller.networks()) if (!each.predefined) await each.delete()
-      await controller.close()
+      await controller.close({ remove: true })
     },
   }
 }

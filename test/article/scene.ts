@@ -98,9 +98,14 @@ export async function openScene(network: RuntimeOptions['network'] = {}): Promis
     tcpdump,
     async close() {
       await runtime.close()
+      const left = (await stack.links()).map(({ name }) => name).filter(name => !OWN_LINKS.has(name))
       for (const each of [stack, router]) each.close()
       for (const path of [netns, beyond]) await kernel.remove(path)
       rmSync(directory, { recursive: true, force: true })
+      if (left.length) throw new Error(`the runtime has left ${left.join(', ')} on its host`)
     },
   }
 }
+
+/** What the host has before the runtime comes. */
+const OWN_LINKS = new Set(['lo', 'ens33'])

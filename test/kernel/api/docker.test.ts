@@ -220,7 +220,11 @@ describe('create', () => {
       ['--scope', 'swarm', 'x'],
       /cannot create a swarm scoped network when swarm is not active/,
     ],
-    ['a driver that is none', ['-d', 'nix', 'x'], /nix/],
+    [
+      'a driver that is none',
+      ['-d', 'nix', 'x'],
+      /^Error response from daemon: plugin "nix" not found \(network driver "nix" is not registered/,
+    ],
     ['predefined', ['bridge'], /operation is not permitted on predefined bridge network/],
     [
       'host bits',
@@ -232,10 +236,23 @@ describe('create', () => {
       ['--subnet', '192.0.2.0/24', 'x'],
       /Pool overlaps with other one on this address space \(.*192\.0\.2\.0\/24/,
     ],
-    ['a bad option', ['-o', 'com.docker.network.driver.mtu=wide', 'x'], /mtu/],
+    [
+      'a bad option',
+      ['-o', 'com.docker.network.driver.mtu=wide', 'x'],
+      /^Error response from daemon: mtu: must be a whole number \(got "wide"\)$/,
+    ],
   ])('refused: %s', async (_, words, message) => {
     expect(await refused('network', 'create', ...words)).toMatch(message)
     expect(controller.networks({ type: 'custom' })).toEqual([])
+  })
+
+  test('a name with a slash, as Docker takes it', async () => {
+    const id = await ok('network', 'create', 'team/web')
+    expect((await inspect('team/web')).Id).toBe(id)
+    await controller.createSandbox({ containerId: 'c1' })
+    await ok('network', 'connect', 'team/web', 'c1')
+    await ok('network', 'disconnect', 'team/web', 'c1')
+    expect(await ok('network', 'rm', 'team/web')).toBe('team/web')
   })
 
   test('a taken name', async () => {
