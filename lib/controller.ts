@@ -8,7 +8,7 @@ import type { CnmEvent, CnmEventOf, CnmEventType } from './core/events'
 import { NetworkFilters, PruneFilters } from './core/filters'
 import { check } from './core/check'
 import { repair, sweepStrays } from './core/repair'
-import { DriftWatch } from './core/drift'
+import { DriftWatch } from './core/drift/watch'
 import { Ingress } from './core/ingress'
 import { followLent } from './core/lent'
 import { createPredefined } from './core/predefined'
@@ -389,6 +389,7 @@ export class Controller {
   readonly #world = {
     networks: () => this.networks(),
     sandboxes: () => this.sandboxes(),
+    sandbox: (id: string) => this.#sandboxes.withId(id),
     siblings: (network: Network) => this.#networks.siblings(network.driver, network),
     addNetwork: (record: NetworkRecord, driver: Driver) => this.#networks.restored(record, driver),
     addSandbox: (record: SandboxRecord, stack: Sandbox['stack']) => this.#sandboxes.restored(record, stack),

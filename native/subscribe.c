@@ -4,11 +4,15 @@
  * when JavaScript has taken that is the socket read again. So at most one chunk per subscription is under way, and
  * what comes meanwhile waits in the socket's receive buffer, whose overflow the kernel reports as ENOBUFS.
  *
+ * A subscription to "others" hears all namespaces that have an id in the one where its socket is, except that one itself: one
+ * socket for a thousand namespaces, since the kernel walks over all subscribers, wherever they are, for each message.
+ *
  * Poller and JavaScript share the list of subscriptions under one mutex, and name a subscription by its id, never by
  * its address: it may be closed while an event of it is on the way.
  */
 #include "cnm.h"
 
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,6 +28,8 @@
 #define READS 256
 /* Bytes of the receive buffer: some thousand events while JavaScript is busy elsewhere. */
 static const int RECEIVE_BUFFER = 4 * 1024 * 1024;
+/* What goes before each message of another namespace: a message of type NLMSG_NOOP whose body is the namespace's id. */
+#define ORIGIN_SIZE (NLMSG_HDRLEN + sizeof(int32_t))
 /* The id that wakes the poller to end; subscriptions count from 1. */
 #define WAKE_ID 0
 
@@ -31,6 +37,7 @@ struct subscription {
   struct subscription *next;
   uint64_t id;
   int fd;
+  bool others;
   napi_ref listener;
   uint8_t *chunk; /* read, and not yet taken by JavaScript */
   size_t length;
@@ -64,13 +71,35 @@ static void announce(struct cnm_poller *poller, uint64_t id) {
 
 /* ---- the poller's thread */
 
-/* Length of the next message, or -1; `sender` 0 is the kernel. Netlink datagrams are never empty. */
-static ssize_t receive(int fd, void *buffer, size_t room, uint32_t *sender) {
+/* Where a message comes from: 0 is the kernel; the id of its namespace, or -1 when that is the socket's own. */
+struct origin {
+  uint32_t sender;
+  int32_t namespace;
+};
+
+/* Length of the next message, or -1. Netlink datagrams are never empty. */
+static ssize_t receive(int fd, void *buffer, size_t room, struct origin *origin) {
   struct sockaddr_nl address = {0};
-  socklen_t size = sizeof address;
-  ssize_t length = recvfrom(fd, buffer, room, MSG_DONTWAIT | MSG_TRUNC, (struct sockaddr *)&address, &size);
-  *sender = address.nl_pid;
+  union {
+    struct cmsghdr header;
+    uint8_t bytes[CMSG_SPACE(sizeof(int))];
+  } control;
+  struct iovec vector = {buffer, room};
+  struct msghdr message = {.msg_name = &address, .msg_namelen = sizeof address, .msg_iov = &vector, .msg_iovlen = 1,
+                           .msg_control = &control, .msg_controllen = sizeof control};
+  ssize_t length = recvmsg(fd, &message, MSG_DONTWAIT | MSG_TRUNC);
+  *origin = (struct origin){address.nl_pid, -1};
+  if (length < 0) return length;
+  for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each))
+    if (each->cmsg_level == SOL_NETLINK && each->cmsg_type == NETLINK_LISTEN_ALL_NSID)
+      memcpy(&origin->namespace, CMSG_DATA(each), sizeof origin->namespace);
   return length;
+}
+
+static void write_origin(uint8_t *place, int32_t namespace) {
+  struct nlmsghdr header = {.nlmsg_len = ORIGIN_SIZE, .nlmsg_type = NLMSG_NOOP};
+  memcpy(place, &header, sizeof header);
+  memcpy(place + NLMSG_HDRLEN, &namespace, sizeof namespace);
 }
 
 /*
@@ -78,7 +107,8 @@ static ssize_t receive(int fd, void *buffer, size_t room, uint32_t *sender) {
  * sockets there; and only so many reads, since meanwhile JavaScript's thread may be waiting for the mutex.
  */
 static void fill(struct subscription *subscription) {
-  uint32_t sender;
+  struct origin origin;
+  size_t before = subscription->others ? ORIGIN_SIZE : 0;
   subscription->length = 0;
   subscription->chunk = malloc(CHUNK_SIZE);
   if (subscription->chunk == NULL) {
@@ -86,16 +116,18 @@ static void fill(struct subscription *subscription) {
     return;
   }
   for (int reads = 0; reads < READS && CHUNK_SIZE - subscription->length >= MESSAGE_SIZE; reads++) {
-    size_t room = CHUNK_SIZE - subscription->length;
-    ssize_t got = receive(subscription->fd, subscription->chunk + subscription->length, room, &sender);
+    uint8_t *place = subscription->chunk + subscription->length;
+    size_t room = CHUNK_SIZE - subscription->length - before;
+    ssize_t got = receive(subscription->fd, place + before, room, &origin);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return;
-    if (got >= 0 && sender != 0) continue;
+    if (got >= 0 && (origin.sender != 0 || (subscription->others && origin.namespace < 0))) continue;
     if (got < 0 || (size_t)got > room) { /* lost, or too long for us: the listener must look for itself */
       subscription->overrun = true;
       return;
     }
-    subscription->length += (size_t)got;
+    if (subscription->others) write_origin(place, origin.namespace);
+    subscription->length += before + NLMSG_ALIGN((size_t)got);
   }
 }
 
@@ -280,8 +312,18 @@ static struct cnm_poller *get_poller(napi_env env) {
   return data->poller = poller;
 }
 
-/* The socket, a member of all groups; or what failed. */
-static int open_member(int ns, int protocol, const int *groups, uint32_t count, struct cnm_failure *failure) {
+/* To hear the other namespaces, and of what they say only what the filter lets through. */
+static struct cnm_failure hear_others(int fd, const struct sock_fprog *filter) {
+  static const int ON = 1;
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, filter, sizeof *filter) != 0 ||
+      setsockopt(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &ON, sizeof ON) != 0)
+    return (struct cnm_failure){errno, "setsockopt"};
+  return (struct cnm_failure){0, NULL};
+}
+
+/* The socket, a member of all groups; or what failed. With a filter: of others. */
+static int open_member(int ns, int protocol, const int *groups, uint32_t count, const struct sock_fprog *filter,
+                       struct cnm_failure *failure) {
   struct sockaddr_nl address = {.nl_family = AF_NETLINK};
   int previous, error = cnm_enter(ns, &previous);
   if (error != 0) {
@@ -299,6 +341,7 @@ static int open_member(int ns, int protocol, const int *groups, uint32_t count, 
     *failure = (struct cnm_failure){errno, "bind"};
     goto failed;
   }
+  if (filter != NULL && (*failure = hear_others(fd, filter)).number != 0) goto failed;
   for (uint32_t i = 0; i < count; i++)
     if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &groups[i], sizeof groups[i]) != 0) {
       *failure = (struct cnm_failure){errno, "setsockopt"};
@@ -330,16 +373,17 @@ static bool get_groups(napi_env env, napi_value value, int *groups, uint32_t siz
   return true;
 }
 
-static napi_value subscribe(napi_env env, napi_callback_info info) {
-  napi_value args[4], handle, function;
+/* `filter` NULL: of the namespace itself. */
+static napi_value open_subscription(napi_env env, const napi_value *args, napi_value listener, const struct sock_fprog *filter) {
+  napi_value handle, function;
   napi_valuetype type;
   int ns, protocol, groups[64];
   uint32_t count;
   struct cnm_failure failure = {ENOMEM, "malloc"};
-  if (!cnm_get_args(env, info, 4, args) || !cnm_get_int(env, args[0], "ns", &ns) ||
-      !cnm_get_int(env, args[1], "protocol", &protocol) || !get_groups(env, args[2], groups, CNM_COUNT(groups), &count))
+  if (!cnm_get_int(env, args[0], "ns", &ns) || !cnm_get_int(env, args[1], "protocol", &protocol) ||
+      !get_groups(env, args[2], groups, CNM_COUNT(groups), &count))
     return NULL;
-  if (napi_typeof(env, args[3], &type) != napi_ok || type != napi_function) {
+  if (napi_typeof(env, listener, &type) != napi_ok || type != napi_function) {
     napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "onData: function expected");
     return NULL;
   }
@@ -350,9 +394,10 @@ static napi_value subscribe(napi_env env, napi_callback_info info) {
     return cnm_throw(env, ENOMEM, "malloc");
   }
   uint64_t id = subscription->id = ++poller->last_id;
-  subscription->fd = open_member(ns, protocol, groups, count, &failure);
+  subscription->others = filter != NULL;
+  subscription->fd = open_member(ns, protocol, groups, count, filter, &failure);
   if (subscription->fd < 0) goto failed;
-  if (napi_create_reference(env, args[3], 1, &subscription->listener) != napi_ok ||
+  if (napi_create_reference(env, listener, 1, &subscription->listener) != napi_ok ||
       napi_create_object(env, &handle) != napi_ok ||
       napi_create_function(env, "close", NAPI_AUTO_LENGTH, close_call, (void *)(uintptr_t)id, &function) != napi_ok ||
       napi_set_named_property(env, handle, "close", function) != napi_ok)
@@ -369,7 +414,23 @@ failed:
   return cnm_throw(env, failure.number, failure.syscall);
 }
 
+static napi_value subscribe(napi_env env, napi_callback_info info) {
+  napi_value args[4];
+  if (!cnm_get_args(env, info, 4, args)) return NULL;
+  return open_subscription(env, args, args[3], NULL);
+}
+
+static napi_value subscribe_others(napi_env env, napi_callback_info info) {
+  napi_value args[5];
+  const uint8_t *program;
+  size_t size;
+  if (!cnm_get_args(env, info, 5, args) || !cnm_get_bytes(env, args[3], "filter", &program, &size)) return NULL;
+  struct sock_fprog filter = {.len = (unsigned short)(size / sizeof(struct sock_filter)),
+                              .filter = (struct sock_filter *)program};
+  return open_subscription(env, args, args[4], &filter);
+}
+
 void cnm_register_subscribe(napi_env env, napi_value exports) {
-  static const struct cnm_function FUNCTIONS[] = {{"subscribe", subscribe}};
+  static const struct cnm_function FUNCTIONS[] = {{"subscribe", subscribe}, {"subscribeOthers", subscribe_others}};
   cnm_export(env, exports, FUNCTIONS, CNM_COUNT(FUNCTIONS));
 }

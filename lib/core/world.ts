@@ -8,6 +8,7 @@ import type { NetworkRecord, SandboxRecord } from './records'
 export interface World {
   networks(): Network[]
   sandboxes(): Sandbox[]
+  sandbox(id: string): Sandbox | undefined
   siblings(network: Network): DriverNetwork[]
   addNetwork(record: NetworkRecord, driver: Driver): Network
   addSandbox(record: SandboxRecord, stack: Stack | undefined): Sandbox

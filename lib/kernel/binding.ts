@@ -79,6 +79,18 @@ export interface Binding {
     groups: number[],
     onData: (data: Uint8Array | null) => void,
   ): { close(): void }
+  /**
+   * The same of all other namespaces that have an id (`nsid`) in this one, by one socket. Of what they say, only what the
+   * filter lets through: a classic BPF program over the message (struct sock_filter, 8 bytes each). Before each message in `data`
+   * comes one of type NLMSG_NOOP, whose body is the id. Needs CAP_NET_BROADCAST: EPERM.
+   */
+  subscribeOthers(
+    ns: number,
+    protocol: number,
+    groups: number[],
+    filter: Uint8Array,
+    onData: (data: Uint8Array | null) => void,
+  ): { close(): void }
 
   /* /proc/sys: whole journey on the calling thread */
   /** Reads `/proc/sys/KEY` inside the namespace, without the newline at its end; null when it does not exist. */

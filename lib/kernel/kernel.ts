@@ -77,6 +77,13 @@ export interface Stack {
   watch(topics: Topic[], listener: (event: KernelEvent) => void): Watch
 
   /**
+   * Hears what other namespaces lose, by one socket for all that are followed: links that went or were set down, addresses and
+   * routes that were removed. `key`: whose it is, as given to `follow`; undefined with an overrun. The listener must not throw.
+   * Throws ERR_PRIVILEGE without CAP_NET_BROADCAST.
+   */
+  watchLosses(listener: (event: LossEvent, key: string | undefined) => void): LossWatch
+
+  /**
    * Opens a socket inside the namespace and returns its descriptor, for `dgram.bind({ fd })` or `net.listen({ fd })`.
    * Throws ERR_KERNEL with `details.errno` ('EADDRINUSE', 'EADDRNOTAVAIL', ...). Close with `closeFd`.
    */
@@ -130,6 +137,12 @@ export interface Survey {
 
 export interface Watch {
   close(): void
+}
+
+export interface LossWatch extends Watch {
+  /** From now on the namespace of a stack is listened to; another one of the same key no more. */
+  follow(key: string, stack: Stack): void
+  forget(key: string): void
 }
 
 export type { Datagrams }
@@ -472,3 +485,6 @@ export type KernelEvent =
   | { topic: 'ipsec'; change: 'removed' }
   /** The socket overran (ENOBUFS): some events were lost; look for yourself. */
   | { topic: 'overrun' }
+
+/** See {@link Stack.watchLosses}. */
+export type LossEvent = Extract<KernelEvent, { topic: 'link' | 'address' | 'route' | 'overrun' }>

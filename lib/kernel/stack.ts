@@ -13,6 +13,8 @@ import type {
   IpsecState,
   KernelEvent,
   Link,
+  LossEvent,
+  LossWatch,
   Neighbour,
   PacketOptions,
   Packets,
@@ -26,6 +28,7 @@ import type {
   Watch,
 } from './kernel'
 import { flushConntrackBy, type NftContext, openNft } from './late'
+import { LinuxLosses } from './losses'
 import { decodeAddress, encodeGetAddresses } from './netlink/address'
 import { AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM } from './netlink/constants'
 import { encodeElements } from './netlink/elements'
@@ -112,6 +115,11 @@ export class LinuxStack implements Stack, Line {
   /** Of the namespace. */
   get descriptor(): number {
     return this.ns
+  }
+
+  /** The same; -1 once the stack is closed. */
+  get openDescriptor(): number {
+    return this.closed ? -1 : this.ns
   }
 
   /** The socket for everything but events; carries one exchange at a time. */
@@ -280,6 +288,13 @@ export class LinuxStack implements Stack, Line {
         if (this.watches.delete(watch)) inner.close()
       },
     }
+    this.watches.add(watch)
+    return watch
+  }
+
+  watchLosses(listener: (event: LossEvent, key: string | undefined) => void): LossWatch {
+    this.use()
+    const watch = new LinuxLosses(this.binding, this.ns, listener)
     this.watches.add(watch)
     return watch
   }

@@ -8,6 +8,8 @@ import type {
   IpsecState,
   KernelEvent,
   Link,
+  LossEvent,
+  LossWatch,
   Neighbour,
   Route,
   Rule,
@@ -22,6 +24,7 @@ import { asked } from './asked'
 import type { MockKernel } from './mock-kernel'
 import { restartIpv6, showAddress, showLink, showRoute, stopIpv6 } from './model'
 import { findLink } from './model/links'
+import { MockLosses } from './model/losses'
 import { allRoutes, lookup } from './model/routes'
 import { bindSocket } from './model/sockets'
 import type { Listener, Netns } from './model/state'
@@ -203,6 +206,16 @@ export class MockStack implements Stack {
           },
         }
       },
+    )
+  }
+
+  watchLosses(listener: (event: LossEvent, key: string | undefined) => void): LossWatch {
+    return this.kernel.act(
+      this,
+      'watchLosses',
+      {},
+      asked('listen to other network namespaces', { path: this.path }),
+      () => new MockLosses(listener),
     )
   }
 

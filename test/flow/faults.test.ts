@@ -253,18 +253,22 @@ test('createNetwork that adopts a bridge, and its delete', async () => {
 })
 
 test('Controller.open with the predefined networks and warm sandboxes', () =>
-  sweep(async kernel => {
-    let controller: Controller | undefined
-    return {
-      run: async () => {
-        controller = await Controller.open({
-          kernel,
-          runDir: '/run/libcnm-test',
-          hostId: 'test',
-          predefined: true,
-          warmSandboxes: 2,
-        })
-      },
-      close: () => controller?.close(),
-    }
-  }))
+  sweep(
+    async kernel => {
+      let controller: Controller | undefined
+      return {
+        run: async () => {
+          controller = await Controller.open({
+            kernel,
+            runDir: '/run/libcnm-test',
+            hostId: 'test',
+            predefined: true,
+            warmSandboxes: 2,
+          })
+        },
+        close: () => controller?.close(),
+      }
+    },
+    // Without it a controller works as well; only some losses are found by check() alone.
+    { mayAbsorb: ({ op }) => op === 'watchLosses' },
+  ))

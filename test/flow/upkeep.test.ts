@@ -2,11 +2,11 @@
 import { existsSync, rmSync } from 'node:fs'
 import type { Change, CnmEventOf, Controller, Stack } from 'libcnm'
 import { anonymous, type MockKernel } from 'libcnm/testing'
-import { directory, fresh, inside, joined, linkNames, networkOf, sandboxOf } from './scene'
+import { directory, fresh, inside, joined, linkNames, networkOf, open, sandboxOf } from './scene'
 
 /** Two networks, two sandboxes; c1 on both. */
-async function scene(options: Parameters<typeof fresh>[0] = {}) {
-  const { kernel, controller } = await fresh(options)
+async function scene(options: Parameters<typeof fresh>[0] = {}, mock: Parameters<typeof fresh>[1] = {}) {
+  const { kernel, controller } = await fresh(options, mock)
   const web = await networkOf(controller, 'web', 1, { ipv6: true })
   const db = await networkOf(controller, 'db', 2, { options: { icc: false } })
   const [c1, c2] = [await sandboxOf(controller, 'c1'), await sandboxOf(controller, 'c2')]
@@ -249,6 +249,92 @@ describe('drift', () => {
     expect((await heard).differences.map(({ message }) => message).join()).toMatch(/of network db is gone/)
     await controller.repair()
     expect(await controller.check()).toEqual([])
+  })
+
+  test.each<[string, Change[], RegExp]>([
+    [
+      'an address',
+      [{ op: 'removeAddress', link: 'eth0', address: '10.1.0.3/24' }],
+      /^eth0 of sandbox c2 lacks 10\.1\.0\.3\/24/,
+    ],
+    [
+      'a route',
+      [{ op: 'removeRoute', route: { destination: '172.30.0.0/16', gateway: '10.1.0.9', link: 'eth0' } }],
+      /^sandbox c2 lacks its route to 172\.30\.0\.0\/16$/,
+    ],
+    [
+      'the way out',
+      [{ op: 'removeRoute', route: { destination: '0.0.0.0/0', gateway: '10.1.0.1', link: 'eth0' } }],
+      /^sandbox c2 lacks its default route via 10\.1\.0\.1 dev eth0$/,
+    ],
+  ])('is told when %s is taken away inside a sandbox, also after a restart', async (_, changes, message) => {
+    const dataDir = directory()
+    const { kernel, controller, c2 } = await scene({ dataDir })
+    const key = c2.key
+    let heard = next(controller)
+    await meddle(kernel.open(key), ...changes)
+    const found = (await heard).differences
+    expect(found[0]?.message).toMatch(message)
+    await controller.repair()
+    await controller.close()
+    const again = await open(kernel, { dataDir })
+    heard = next(again)
+    await meddle(kernel.open(key), ...changes)
+    expect((await heard).differences.map(each => each.message)).toEqual(found.map(each => each.message))
+    await again.repair()
+    expect(await again.check()).toEqual([])
+  })
+
+  test('is told in the namespace to which a sandbox has moved, and no more in the old one', async () => {
+    const { kernel, controller, c2 } = await scene()
+    const old = await kernel.open(c2.key)
+    const runtime = await kernel.create('/run/runtime')
+    await c2.setKey('/run/runtime')
+    const heard = next(controller)
+    await meddle(kernel.open(c2.key), { op: 'setLink', link: 'eth0', up: false })
+    expect((await heard).differences.map(each => each.message).join()).toMatch(/^eth0 of sandbox c2 is down/)
+    for (const stack of [old, runtime]) stack.close()
+  })
+
+  test('is not told of what a container has and takes away itself, nor of a better way out', async () => {
+    const { kernel, controller, c2 } = await scene()
+    const drifts: unknown[] = []
+    controller.on('drift', event => drifts.push(event))
+    await meddle(
+      kernel.open(c2.key),
+      { op: 'addLink', link: { kind: 'dummy', name: 'own0', up: true } },
+      { op: 'addAddress', link: 'own0', address: '10.8.0.1/24' },
+      { op: 'addRoute', route: { destination: '10.7.0.0/16', gateway: '10.8.0.9' } },
+      { op: 'removeRoute', route: { destination: '10.7.0.0/16', gateway: '10.8.0.9' } },
+      { op: 'removeAddress', link: 'own0', address: '10.8.0.1/24' },
+      { op: 'removeLink', link: 'own0' },
+    )
+    const lan = await networkOf(controller, 'lan', 3)
+    const better = await joined(lan, c2, { priority: 9 })
+    await better.leave()
+    await new Promise(resolve => setTimeout(resolve, 120)) // longer than the pause before a look
+    expect(drifts).toEqual([])
+  })
+
+  test('of something that happens during a look is told after it', async () => {
+    const { kernel, controller, c1, c2 } = await scene({}, { latencyMs: 10 })
+    const messages: string[] = []
+    const told = new Promise<void>(resolve =>
+      controller.on('drift', ({ differences }) => {
+        messages.push(...differences.map(({ message }) => message))
+        if (messages.some(message => /^eth1 of sandbox c1 lacks 10\.2\.0\.2/.test(message))) resolve()
+      }),
+    )
+    const [one, two] = [await kernel.open(c1.key), await kernel.open(c2.key)]
+    kernel.journal.splice(0)
+    await two.apply([{ op: 'removeAddress', link: 'eth0', address: '10.1.0.3/24' }])
+    while (!kernel.journal.some(({ op }) => op === 'links'))
+      await new Promise(resolve => setTimeout(resolve, 1))
+    await one.apply([{ op: 'removeAddress', link: 'eth1', address: '10.2.0.2/24' }])
+    await told
+    expect(messages).toContain('eth0 of sandbox c2 lacks 10.1.0.3/24')
+    one.close()
+    two.close()
   })
 
   test('is not told of what we do ourselves', async () => {

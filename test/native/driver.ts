@@ -12,6 +12,7 @@ import {
   deleteLink,
   dumpAddresses,
   dumpLinks,
+  filterOfType,
   getLink,
   NETLINK_ROUTE,
   RTNLGRP_LINK,
@@ -293,6 +294,9 @@ async function subscriptions(b: Binding, ns: number, fd: number, round: number):
   open.pop()?.close() /* with an event on its way */
   for (let waits = 0; events < 2 && waits < 500; waits++) await new Promise(resolve => setTimeout(resolve, 1))
   check(events >= 2, 'events arrived')
+  for (const groups of [[RTNLGRP_LINK], [RTNLGRP_LINK, 5, 9]])
+    open.push(b.subscribeOthers(ns, NETLINK_ROUTE, groups, filterOfType(16), () => events++))
+  refused('EINVAL', () => b.subscribeOthers(ns, NETLINK_ROUTE, [1], new Uint8Array(8), () => undefined))
   for (const subscription of open) {
     subscription.close()
     subscription.close()

@@ -62,6 +62,21 @@ export const addBadAddress = () => {
   const body = Buffer.from([2, 24, 0, 0, 1, 0, 0, 0])
   return message(RTM_NEWADDR, REQUEST_ACK | CREATE_EXCL, body)
 }
+/** RTM_NEWNSID */
+export const nameNetns = (ns: number, id: number) =>
+  message(88, REQUEST_ACK, Buffer.alloc(4), attribute(1, u32(id)), attribute(3, u32(ns)))
+/** A socket filter that lets through messages of one type: load the half word at 4, compare, return all or nothing. */
+export const filterOfType = (type: number) =>
+  Buffer.concat(
+    [
+      [0x28, 0, 0, 4],
+      [0x15, 0, 1, (type & 255) << 8],
+      [0x06, 0, 0, 0xffffffff],
+      [0x06, 0, 0, 0],
+    ].map(([code = 0, jumpTrue = 0, jumpFalse = 0, k = 0]) =>
+      Buffer.concat([Buffer.from([code, 0, jumpTrue, jumpFalse]), u32(k)]),
+    ),
+  )
 /** What NETLINK_FIB_LOOKUP is too short for, and says nothing about. */
 export const unanswered = () => message(RTM_NEWLINK, REQUEST_ACK, Buffer.alloc(4))
 

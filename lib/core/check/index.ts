@@ -28,7 +28,7 @@ export async function check(context: Context, world: World): Promise<Difference[
   })
   const found: Difference[] = []
   for (const group of groups(networks)) found.push(...(await confirmNetworks(context, world, group)))
-  for (const group of groups([...sandboxes])) found.push(...(await confirmSandboxes(context, world, group)))
+  found.push(...(await checkSandboxes(context, world, [...sandboxes])))
   for (const problem of await context.firewall.check())
     if (problem.kind === 'missing')
       found.push({ kind: 'firewall', problem: 'missing', message: problem.message, fix: { by: 'firewall' } })
@@ -36,6 +36,17 @@ export async function check(context: Context, world: World): Promise<Difference[
       found.push({ kind: 'sysctl', problem: 'wrong', message: problem.message, fix: { by: 'firewall' } })
   found.push(...((await context.spanning?.check()) ?? []))
   found.push(...(await findStrays(context, world, host)))
+  return found
+}
+
+/** Only what concerns these sandboxes, while nobody is at work on them. */
+export async function checkSandboxes(
+  context: Context,
+  world: World,
+  sandboxes: readonly Sandbox[],
+): Promise<Difference[]> {
+  const found: Difference[] = []
+  for (const group of groups(sandboxes)) found.push(...(await confirmSandboxes(context, world, group)))
   return found
 }
 

@@ -17,6 +17,7 @@ export const NLM_F_REPLACE = 0x100
 export const NLM_F_EXCL = 0x200
 export const NLM_F_CREATE = 0x400
 export const NLM_F_APPEND = 0x800
+export const NLMSG_NOOP = 1
 export const NLA_F_NESTED = 0x8000
 /** Without NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
 export const NLA_TYPE_MASK = 0x3fff
@@ -24,6 +25,10 @@ export const SOL_NETLINK = 270
 export const NETLINK_CAP_ACK = 10
 export const NETLINK_EXT_ACK = 11
 export const NETLINK_GET_STRICT_CHK = 12
+
+// linux/net_namespace.h
+export const NETNSA_NSID = 1
+export const NETNSA_FD = 3
 
 // linux/rtnetlink.h
 export const RTM_NEWLINK = 16
@@ -47,6 +52,9 @@ export const RTM_DELQDISC = 37
 export const RTM_GETQDISC = 38
 export const RTM_NEWTFILTER = 44
 export const RTM_GETTFILTER = 46
+export const RTM_NEWNSID = 88
+export const RTM_GETNSID = 90
+export const RTPROT_KERNEL = 2
 export const RTNLGRP_LINK = 1
 export const RTNLGRP_NEIGH = 3
 export const RTNLGRP_IPV4_IFADDR = 5

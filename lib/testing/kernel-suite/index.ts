@@ -4,6 +4,7 @@ import { ipsec } from './ipsec'
 import { ipv6 } from './ipv6'
 import { type KernelUnderTest, Lab } from './lab'
 import { links } from './links'
+import { losses } from './losses'
 import { namespaces } from './namespaces'
 import { refused } from './refused'
 import { sockets } from './sockets'
@@ -33,6 +34,7 @@ export function kernelSuite(makeKernel: () => Promise<KernelUnderTest>): void {
     sysctls,
     sockets,
     events,
+    losses,
   ])
     part(lab)
 }

@@ -1,4 +1,5 @@
 /** The controlling process is killed and another takes over: containers do not notice. */
+import { readdirSync, readlinkSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Stack } from 'libcnm'
@@ -208,6 +209,21 @@ describe('the kernel tells what somebody takes away, and a `drift` event names i
       /eth0 of sandbox c1 is down/,
       (h, _, inside) => h.run(inside, 'ip', 'link', 'set', 'eth0', 'down'),
     ],
+    [
+      'an address inside',
+      /eth0 of sandbox c1 lacks 10\.77\.1\.2\/24/,
+      (h, _, inside) => h.run(inside, 'ip', 'address', 'flush', 'dev', 'eth0'),
+    ],
+    [
+      'a route inside',
+      /sandbox c1 lacks its route to 10\.78\.0\.0\/16/,
+      (h, _, inside) => h.run(inside, 'ip', 'route', 'del', '10.78.0.0/16'),
+    ],
+    [
+      'the way out inside',
+      /sandbox c1 lacks its default route via 10\.77\.1\.1/,
+      (h, _, inside) => h.run(inside, 'ip', 'route', 'del', 'default'),
+    ],
   ])('%s', async (_, message, take) => {
     const h = host()
     const controller = await h.open()
@@ -217,7 +233,8 @@ describe('the kernel tells what somebody takes away, and a `drift` event names i
     })
     const sandbox = await controller.createSandbox({ containerId: 'c1' })
     // With a port, so that the firewall has set something on the bridge, which a new one lacks.
-    await (await network.createEndpoint({ name: 'c1', ports: ['8080:80'] })).join(sandbox)
+    const endpoint = await network.createEndpoint({ name: 'c1', ports: ['8080:80'] })
+    await endpoint.join(sandbox, { routes: [{ destination: '10.78.0.0/16', gateway: '10.77.1.9' }] })
     const told: string[] = []
     controller.on('drift', ({ differences }) => told.push(...differences.map(each => each.message)))
     for (let turn = 0; turn < 20; turn++) await pause(10) // the last of our own changes come by
@@ -228,6 +245,92 @@ describe('the kernel tells what somebody takes away, and a `drift` event names i
     await controller.repair()
     expect(await controller.check()).toEqual([])
     expect(await h.ping(stackOf(sandbox), '10.77.1.1')).toBe(true)
+    await controller.close({ remove: true })
+  })
+})
+
+describe('drift inside sandboxes', () => {
+  /** Sockets and namespaces; what Node and modules open once for all is neither. */
+  const descriptors = () =>
+    readdirSync('/proc/self/fd').filter(fd => {
+      try {
+        return /^(socket|net):/.test(readlinkSync(`/proc/self/fd/${fd}`))
+      } catch {
+        return false // that of the folder
+      }
+    }).length
+
+  test('restored ones and those without a pair of links are heard; what is a container’s own is not; one descriptor more or less for all', async () => {
+    const h = host()
+    const lan = {
+      driver: 'macvlan',
+      options: { parent: 'uplink' },
+      ipam: { config: [{ subnet: '198.51.100.0/24' }] },
+    }
+    const before = descriptors()
+    let controller = await h.open({ dataDir: h.dataDir })
+    const open = descriptors()
+    await controller.createNetwork({ name: 'w', ipam: { config: [{ subnet: '10.77.1.0/24' }] } })
+    await controller.createNetwork({ name: 'm', ...lan })
+    const join = async (name: string, n: number) => {
+      const sandbox = await controller.createSandbox({ containerId: `${name}${n}`, resolver: false })
+      await (await controller.network(name).createEndpoint({ name: `${name}${n}` })).join(sandbox)
+      return sandbox
+    }
+    for (let n = 0; n < 4; n++) for (const name of ['w', 'm']) await join(name, n)
+    await controller.sandbox('w3').delete()
+    await controller.close()
+    controller = await h.open({ dataDir: h.dataDir })
+    await join('w', 3)
+    const told: string[] = []
+    controller.on('drift', ({ differences }) => told.push(...differences.map(each => each.message)))
+    const own =
+      'ip link add own0 type bridge; ip link set own0 up; ip addr add 10.9.0.1/24 dev own0; ip route add 10.8.0.0/16 via 10.9.0.2; ip route del 10.8.0.0/16; ip addr del 10.9.0.1/24 dev own0; ip link set own0 down; ip link del own0; ip addr add 10.77.1.77/24 dev eth0; ip addr del 10.77.1.77/24 dev eth0'
+    h.run(stackOf(controller.sandbox('w0')), 'sh', '-ec', own)
+    for (const name of ['w1', 'm1', 'w3', 'm0']) {
+      const [address] = controller
+        .sandbox(name)
+        .endpoints()
+        .map(({ ipv4 }) => ipv4 as string)
+      // one that the kernel has not named yet is named within a moment
+      for (let turn = 0; turn < 10; turn++) await pause(10)
+      h.run(stackOf(controller.sandbox(name)), 'ip', 'address', 'del', address as string, 'dev', 'eth0')
+      for (let turn = 0; turn < 500 && !told.some(each => each.includes(`${name} lacks ${address}`)); turn++)
+        await pause(10)
+      expect(told.join()).toContain(`eth0 of sandbox ${name} lacks ${address}`)
+    }
+    expect(told.filter(each => !/sandbox (w1|m1|w3|m0) lacks/.test(each))).toEqual([])
+    await controller.repair()
+    for (const sandbox of controller.sandboxes()) await sandbox.delete()
+    await controller.settle()
+    expect(descriptors()).toBeLessThanOrEqual(open)
+    await controller.close({ remove: true })
+    expect(descriptors()).toBeLessThanOrEqual(before)
+  })
+
+  test('a flood of losses and gains is heard to its end, at little cost', async () => {
+    const h = host()
+    const controller = await h.open()
+    const web = await controller.createNetwork({
+      name: 'web',
+      ipam: { config: [{ subnet: '10.77.1.0/24' }] },
+    })
+    const sandbox = await controller.createSandbox({ containerId: 'c1', resolver: false })
+    await (await web.createEndpoint({ name: 'c1' })).join(sandbox)
+    const told: string[] = []
+    controller.on('drift', ({ differences }) => told.push(...differences.map(each => each.message)))
+    const inside = await h.kernel.open(sandbox.key)
+    const change = (op: 'addAddress' | 'removeAddress') =>
+      ({ op, link: 'eth0', address: '10.9.0.1/24' }) as const
+    for (let n = 0; n < 100; n++)
+      await inside.apply(
+        Array.from({ length: 100 }, () => [change('addAddress'), change('removeAddress')]).flat(),
+      )
+    expect(told).toEqual([])
+    await inside.apply([{ op: 'removeAddress', link: 'eth0', address: '10.77.1.2/24' }])
+    for (let turn = 0; turn < 500 && told.length === 0; turn++) await pause(10)
+    expect(told.join()).toMatch(/lacks 10\.77\.1\.2/)
+    inside.close()
     await controller.close({ remove: true })
   })
 })

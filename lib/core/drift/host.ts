@@ -1,26 +1,23 @@
-import { overlaps, parseCidr } from '../base/cidr'
-import type { KernelEvent, Link, Route, Rule, Watch } from '../kernel/kernel'
-import { LOCAL_TABLE, MAIN_TABLE, shadowed } from '../ipam/host'
-import { check } from './check'
-import type { World } from './world'
-import type { Context } from './context'
+import { overlaps, parseCidr } from '../../base/cidr'
+import type { KernelEvent, Link, Route, Rule, Watch } from '../../kernel/kernel'
+import { LOCAL_TABLE, MAIN_TABLE, shadowed } from '../../ipam/host'
+import type { Look } from './look'
+import type { World } from '../world'
+import type { Context } from '../context'
 
-/** Milliseconds. Several events mostly come together. */
-const PAUSE = 50
-
-/** Listens to the kernel: tells when something of ours was changed by somebody else, or a route now covers a network. */
-export class DriftWatch {
+/** Listens to the host: something of ours may have been changed by somebody else, or a route now covers a network. */
+export class HostWatch {
   readonly #context: Context
   readonly #world: World
+  readonly #look: Look
   #watch: Watch | undefined
-  #timer: NodeJS.Timeout | undefined
-  #running = false
   /** Links of the host by index, as the events tell them: a route's link is told before the route. */
   readonly #links = new Map<number, Link>()
 
-  constructor(context: Context, world: World) {
+  constructor(context: Context, world: World, look: Look) {
     this.#context = context
     this.#world = world
+    this.#look = look
   }
 
   async start(): Promise<void> {
@@ -30,7 +27,6 @@ export class DriftWatch {
   }
 
   stop(): void {
-    clearTimeout(this.#timer)
     this.#watch?.close()
     this.#watch = undefined
   }
@@ -45,11 +41,11 @@ export class DriftWatch {
       }
     }
     if (event.topic === 'route') {
-      if (event.change === 'set') this.#look(event.route)
-      else if (event.route.table === MAIN_TABLE && this.#isWanted(event.route.link)) this.#arm()
+      if (event.change === 'set') this.#weigh(event.route)
+      else if (event.route.table === MAIN_TABLE && this.#isWanted(event.route.link)) this.#look.atAll()
     } else if (event.topic === 'rule') {
       if (event.change === 'set') void this.#follow(event.rule)
-    } else if (event.topic === 'overrun' || this.#concerns(event, before)) this.#arm()
+    } else if (event.topic === 'overrun' || this.#concerns(event, before)) this.#look.atAll()
   }
 
   /** Only what takes something of ours away, or changes it. `before`: the link until now. */
@@ -70,7 +66,7 @@ export class DriftWatch {
   }
 
   /** A new route: whether one outside the main table takes anything is for the rules to say. */
-  #look(route: Route): void {
+  #weigh(route: Route): void {
     // Each new link brings some of these, and they lead nowhere but to its neighbours.
     if (/^(fe80|ff[0-9a-f]{2}):/.test(route.destination) || !this.#touches(route)) return
     if (route.table === MAIN_TABLE) this.#tell([route], [])
@@ -135,31 +131,6 @@ export class DriftWatch {
           message: 'cannot see whether a new route of the host takes the traffic of a network',
           error,
         })
-    }
-  }
-
-  #arm(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined
-      void this.#check()
-    }, PAUSE).unref()
-  }
-
-  async #check(): Promise<void> {
-    if (this.#running || !this.#watch) return
-    this.#running = true
-    try {
-      const differences = (await check(this.#context, this.#world)).filter(({ kind }) => kind !== 'firewall')
-      if (differences.length && this.#watch) this.#context.events.emit({ type: 'drift', differences })
-    } catch (error) {
-      if (this.#watch)
-        this.#context.events.emit({
-          type: 'problem',
-          message: 'cannot compare the kernel with the desired state',
-          error,
-        })
-    } finally {
-      this.#running = false
     }
   }
 }
