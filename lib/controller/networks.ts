@@ -191,6 +191,7 @@ export class Networks {
     undo.push('forget the names', () => names.removeNetwork(record.id))
     this.adopt(network)
     undo.push('forget the network', () => this.#forget(network))
+    if (network.spanning) this.#context.spanning?.made()
     if (link) this.#context.unborn.delete(link)
     events.emit({ type: 'network.create', network: { id: record.id, name: record.name, driver: driverName } })
     return network

@@ -79,6 +79,11 @@ export class Spanning {
     return this.#definitions.define(record, undo)
   }
 
+  /** This host has the network that it defined. The others' definitions come by the cluster. */
+  made(): void {
+    this.#guard.follow()
+  }
+
   /** {@link Definitions.undefine} */
   undefine(network: Network): Promise<void> {
     return this.#definitions.undefine(network)
