@@ -74,7 +74,15 @@ export class Controller {
       await controller.close()
       throw error
     }
+    // The firewall looked around when nobody could listen yet; whoever listens as soon as the controller is theirs, hears of it.
+    setImmediate(() => controller.#tellForeign())
     return controller
+  }
+
+  #tellForeign(): void {
+    const { closing, events, firewall } = this.#context
+    if (!closing && firewall.foreign.length)
+      events.emit({ type: 'firewall.problem', problems: [...firewall.foreign] })
   }
 
   async #start({ records, damaged }: Assembled): Promise<void> {

@@ -67,6 +67,9 @@ export interface Mapping {
   allowFrom?: string[]
 }
 
+/** A port that a process of the host serves for a container: the userland proxy. */
+export type ServedPort = Pick<Mapping, 'protocol' | 'hostIp' | 'hostPort' | 'hostPortEnd'>
+
 /** A legacy link: `from` may reach these ports of `to` on a network with icc off. */
 export interface FirewallLink {
   networkId: string
@@ -112,6 +115,13 @@ export interface Firewall {
   check(): Promise<FirewallProblem[]>
   /** Makes the kernel's ruleset equal to the desired state again, in one transaction; resolves to whether anything was wrong. */
   repair(): Promise<boolean>
+  /**
+   * What the proxy serves for clients beyond the host is another now; `ports`: asked when it matters. There counts what others
+   * drop of what comes in to the host.
+   */
+  serve(ports: () => readonly ServedPort[]): void
+  /** What others drop of ours, as it was seen last. */
+  readonly foreign: readonly FirewallProblem[]
   /** Called after something was noticed and repaired, or cannot be. */
   onProblem(listener: (problems: FirewallProblem[], repaired: boolean) => void): void
   /** Stops watching. `remove`: also takes away all that this controller made. */

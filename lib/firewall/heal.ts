@@ -2,6 +2,7 @@
  * Watches the host's ruleset and has it put right after somebody else changed it: `nft flush ruleset`, a deleted chain,
  * a firewall reload. Knows nothing of rules.
  */
+import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from '../base/log'
 import type { KernelEvent, Stack, Watch } from '../kernel/kernel'
 import type { FirewallProblem } from './contract'
@@ -26,6 +27,8 @@ export interface Patient {
   owns(family: string, table: string): boolean
   /** Looks and repairs; resolves to what was wrong. */
   heal(): Promise<FirewallProblem[]>
+  /** Others have chains in the tables that concern our rules. */
+  shared?: boolean
   /** Looks for rules of others that drop our traffic. */
   foreign(): Promise<FirewallProblem[]>
   /** Was it a child process of ours that changed the ruleset? */
@@ -47,7 +50,8 @@ export class Healer {
   private learned = false
   private repairs = 0
   private lastRepair = 0
-  private lastForeign = ''
+  /** What others dropped when it was looked for last. */
+  foreign: FirewallProblem[] = []
   private busy = false
   private again = false
 
@@ -67,7 +71,7 @@ export class Healer {
       log.warn('the ruleset of the host cannot be watched', { error })
     }
     if (period) {
-      this.ticker = setInterval(() => this.soon(), period)
+      this.ticker = setInterval(() => this.anew(), period)
       this.ticker.unref()
     }
   }
@@ -107,7 +111,8 @@ export class Healer {
     this.foreignSoon()
   }
 
-  private foreignSoon(): void {
+  /** Others, or what of ours they may drop, changed. */
+  foreignSoon(): void {
     if (this.foreignTimer || !this.watch) return
     this.foreignTimer = setTimeout(() => void this.lookAround(), FOREIGN_DEBOUNCE)
     this.foreignTimer.unref()
@@ -123,8 +128,9 @@ export class Healer {
       return
     }
     if (table === undefined || pid === this.pid || (pid !== undefined && this.patient.isOwn?.(pid))) return
-    if (this.patient.owns(family, table)) this.soon()
-    else if (event.object !== 'element') this.foreignSoon()
+    const concerns = this.patient.owns(family, table)
+    if (concerns) this.soon()
+    if ((!concerns || this.patient.shared) && event.object !== 'element') this.foreignSoon()
   }
 
   private async look(): Promise<void> {
@@ -163,10 +169,11 @@ export class Healer {
     this.foreignTimer = undefined
     try {
       const problems = await this.patient.foreign()
-      const seen = JSON.stringify(problems)
-      if (seen === this.lastForeign) return
-      this.lastForeign = seen
-      if (problems.length) this.tell(problems, false)
+      if (isDeepStrictEqual(problems, this.foreign)) return
+      this.foreign = problems
+      if (problems.length === 0) return
+      this.patient.log.warn('others drop what is ours', { problems })
+      this.tell(problems, false)
     } catch (error) {
       this.patient.log.warn('the rules of others could not be read', { error })
     }

@@ -7,7 +7,7 @@ import type { Family } from '../base/cidr'
 import { Locks } from '../base/locks'
 import type { Stack } from '../kernel/kernel'
 import { checkedLink, checkedTable } from './check'
-import type { ForwardChain } from './foreign'
+import { type Drop, iptablesOf } from './foreign'
 import { inPath, runProgram } from './program'
 import { parseSave } from './render-iptables'
 
@@ -66,11 +66,12 @@ export class DockerHooks {
   }
 
   /** Is this Docker's doing, and is it taken care of? `act`: then see to it. */
-  async solve(drop: ForwardChain, act: boolean): Promise<boolean> {
-    if (drop.chain !== 'FORWARD' || !/^filter( \(legacy\))?$/.test(drop.table)) return false
+  async solve(drop: Drop, act: boolean): Promise<boolean> {
+    const variant = iptablesOf(drop)
+    if (drop.hook !== 'forward' || !variant) return false
     for (const family of FAMILIES)
       if (NFT_FAMILY[family] === drop.family) {
-        const legacy = drop.table !== 'filter'
+        const legacy = variant === 'legacy'
         if (!(await this.put(family, legacy, act))) return false
         this.active.set(`${family} ${legacy}`, { family, legacy })
         return true

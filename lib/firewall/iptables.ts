@@ -3,9 +3,16 @@ import { CnmError, isCnmError } from '../base/errors'
 import { Locks } from '../base/locks'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type { Firewall, FirewallChange, FirewallLink, FirewallProblem } from './contract'
+import {
+  DEFAULT_NAME,
+  type Firewall,
+  type FirewallChange,
+  type FirewallLink,
+  type FirewallProblem,
+  type ServedPort,
+} from './contract'
 import { Firewalld } from './firewalld'
-import { dropProblem, findDrops } from './foreign'
+import { type Drop, foreignProblems, iptablesOf } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { type Delta, Model } from './model'
@@ -60,6 +67,8 @@ export class IptablesFirewall implements Firewall {
   private started = false
   /** What an earlier run left stands until the first change says what should. */
   private adopted = false
+  /** By the proxy. */
+  private served: () => readonly ServedPort[] = () => []
 
   constructor(private readonly parts: FirewallParts) {
     this.prefix = chainPrefix(checkedTable(parts.name))
@@ -71,7 +80,8 @@ export class IptablesFirewall implements Firewall {
       owns: (family, table) => (family === 'ip' || family === 'ip6') && (TABLES as string[]).includes(table),
       isOwn: pid => this.children.includes(pid),
       heal: () => this.exclusive(() => this.heal()),
-      foreign: async () => this.foreign(),
+      foreign: () => this.lookForForeign(),
+      shared: true,
       period: PERIOD,
     })
     const { name, bus, log } = parts
@@ -166,7 +176,7 @@ export class IptablesFirewall implements Firewall {
     return this.exclusive(async () => [
       ...(await this.missing()),
       ...this.forwarding.check(),
-      ...this.foreign(),
+      ...(await this.lookForForeign()),
     ])
   }
 
@@ -185,6 +195,10 @@ export class IptablesFirewall implements Firewall {
       this.adopted = false
     }
     return [...problems, ...this.forwarding.repair()]
+  }
+
+  get foreign(): readonly FirewallProblem[] {
+    return this.healer.foreign
   }
 
   onProblem(listener: ProblemListener): void {
@@ -245,17 +259,32 @@ export class IptablesFirewall implements Firewall {
     return problems
   }
 
-  /** Our own rules stand in the tables that would otherwise be others', and let our traffic through there. */
-  private foreign(): FirewallProblem[] {
+  serve(ports: () => readonly ServedPort[]): void {
+    this.served = ports
+    this.healer.foreignSoon()
+  }
+
+  private async lookForForeign(): Promise<FirewallProblem[]> {
+    const { stack } = this.parts
     try {
-      return findDrops(this.parts.stack, [])
-        .filter(drop => !drop.table.startsWith('filter') && !this.firewalld?.minds(drop.table))
-        .map(dropProblem)
+      const chain = `\tchain ${this.prefix}-FORWARD {`
+      const variant = stack.nft('list chains').split('\n').includes(chain) ? 'nft' : 'legacy'
+      return await foreignProblems(stack, [], this.served(), drop => this.isPassed(drop, variant))
     } catch (error) {
       // Without libnftables the tables of others cannot be read; that is why this backend is there.
       if (isCnmError(error, 'ERR_FIREWALL_UNAVAILABLE', 'ERR_FIREWALL')) return []
       throw error
     }
+  }
+
+  /**
+   * Our own rules stand in the chain that drops, in the same one of the two iptables, and let our traffic through before. A
+   * controller of another name than the usual lets out at the end only: before a policy, not before a rule.
+   */
+  private isPassed(drop: Drop, variant: 'nft' | 'legacy'): boolean {
+    if (iptablesOf(drop) === variant)
+      return drop.verdict === 'policy drop' || this.prefix === chainPrefix(DEFAULT_NAME)
+    return this.firewalld?.minds(drop.table) === true
   }
 
   private relay(changed: FirewallLink[]): void {

@@ -2,10 +2,17 @@ import { CnmError, isCnmError } from '../base/errors'
 import type { Logger } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type { Firewall, FirewallChange, FirewallLink, FirewallNetwork, FirewallProblem } from './contract'
+import type {
+  Firewall,
+  FirewallChange,
+  FirewallLink,
+  FirewallNetwork,
+  FirewallProblem,
+  ServedPort,
+} from './contract'
 import { Firewalld } from './firewalld'
 import { elementChanges } from './elements'
-import { dropProblem, findDrops, type ForwardChain } from './foreign'
+import { foreignProblems } from './foreign'
 import { Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { DockerHooks } from './hooks'
@@ -40,6 +47,8 @@ export class NftablesFirewall implements Firewall {
   private started = false
   /** The table was found as an earlier run left it, and holds elements that the model does not know (yet). */
   private adopted = false
+  /** By the proxy. */
+  private served: () => readonly ServedPort[] = () => []
 
   constructor(private readonly parts: FirewallParts) {
     const { name, stack, log } = parts
@@ -53,7 +62,7 @@ export class NftablesFirewall implements Firewall {
       log,
       owns: (family, other) => family === 'inet' && (other === name || other === `${name}-user`),
       heal: async () => this.heal(),
-      foreign: () => this.foreign(true),
+      foreign: () => this.lookForForeign(true),
       probe: { table, commands: `add table inet ${table}\ndelete table inet ${table}` },
     })
   }
@@ -161,7 +170,7 @@ export class NftablesFirewall implements Firewall {
   }
 
   async check(): Promise<FirewallProblem[]> {
-    return [...this.missing(), ...this.forwarding.check(), ...(await this.foreign(false))]
+    return [...this.missing(), ...this.forwarding.check(), ...(await this.lookForForeign(false))]
   }
 
   async repair(): Promise<boolean> {
@@ -176,6 +185,10 @@ export class NftablesFirewall implements Firewall {
       this.adopted = false
     }
     return [...problems, ...this.forwarding.repair()]
+  }
+
+  get foreign(): readonly FirewallProblem[] {
+    return this.healer.foreign
   }
 
   onProblem(listener: ProblemListener): void {
@@ -253,17 +266,20 @@ export class NftablesFirewall implements Firewall {
   }
 
   /** Rules of others that drop our traffic, once those that their owners let us in by are dealt with. */
-  private async foreign(act: boolean): Promise<FirewallProblem[]> {
+  private async lookForForeign(act: boolean): Promise<FirewallProblem[]> {
     const { name, stack } = this.parts
-    const problems: FirewallProblem[] = []
-    for (const drop of findDrops(stack, [name, `${name}-user`]))
-      if (!this.accepted(drop) && !(await this.hooks.solve(drop, act))) problems.push(dropProblem(drop))
-    return problems
+    return foreignProblems(
+      stack,
+      [name, `${name}-user`],
+      this.served(),
+      // firewalld rejects what is in no zone; our bridges are in one.
+      async drop => this.firewalld?.minds(drop.table) === true || this.hooks.solve(drop, act),
+    )
   }
 
-  /** firewalld rejects what is in no zone; our bridges are in one. */
-  private accepted(drop: ForwardChain): boolean {
-    return this.firewalld?.minds(drop.table) === true
+  serve(ports: () => readonly ServedPort[]): void {
+    this.served = ports
+    this.healer.foreignSoon()
   }
 
   /** Those whose own rules must know our bridges. */

@@ -7,6 +7,7 @@ const NOTHING: Renderer = { network: () => [], endpoint: () => [], mapping: () =
 /** No rules: containers reach what the host routes, and published ports are carried by the userland proxy. */
 export class NoFirewall implements Firewall {
   readonly backend = 'none'
+  readonly foreign = []
   private model = new Model(NOTHING)
 
   async start(): Promise<void> {}
@@ -32,6 +33,8 @@ export class NoFirewall implements Firewall {
   async repair(): Promise<boolean> {
     return false
   }
+
+  serve(): void {}
 
   onProblem(): void {}
 

@@ -53,6 +53,8 @@ export interface PortPublisher {
   readopt(ports: PublishedPort[]): Promise<PublishedPort[]>
   /** Starts proxies for those that need one. The firewall change is the caller's, before this. If it throws, release the ports. */
   start(ports: PublishedPort[]): Promise<void>
+  /** Those that the proxy carries for clients beyond the host. */
+  readonly served: PublishedPort[]
   /** Ends proxies and frees the reservations. Never throws. */
   release(ports: PublishedPort[]): Promise<void>
   close(): Promise<void>

@@ -96,6 +96,14 @@ export class Publisher implements PortPublisher {
     return sum
   }
 
+  get served(): PublishedPort[] {
+    const ports = new Set<PublishedPort>()
+    for (const { users } of this.#cells.values())
+      for (const { port, started } of users)
+        if (started && port.proxied && !isLoopback(port.hostIp)) ports.add(port)
+    return [...ports]
+  }
+
   async reserve(
     target: PublishTarget,
     bindings: PortBinding[],
@@ -618,6 +626,8 @@ const errnoOf = (error: unknown): string =>
   isCnmError(error, 'ERR_KERNEL') ? String(error.details.errno) : ''
 
 const isWildcard = (address: string) => address === '0.0.0.0' || address === '::'
+
+const isLoopback = (address: string) => address === '::1' || address.startsWith('127.')
 
 const addressesClash = (a: string, b: string) =>
   familyOf(a) === familyOf(b) && (a === b || isWildcard(a) || isWildcard(b))

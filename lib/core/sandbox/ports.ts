@@ -24,7 +24,7 @@ export class SandboxPorts {
 
   /** Mappings of an endpoint that the firewall itself carries out. */
   translatedOf(endpoint: Endpoint): Mapping[] {
-    return (this.#mapped.get(endpoint.id) ?? []).filter(mapping => !(mapping as PublishedPort).proxied)
+    return (this.#mapped.get(endpoint.id) ?? []).filter(mapping => !isProxied(mapping))
   }
 
   /** They were taken out of the firewall. */
@@ -130,8 +130,7 @@ export class SandboxPorts {
   async filter(change: FirewallChange, undo: Undo): Promise<void> {
     const { firewall, publisher } = this.#in.context
     const { addMappings, removeMappings, next } = this.#mappingChange()
-    const kernelOnly = <T extends Mapping>(mappings: T[]) =>
-      mappings.filter(mapping => !(mapping as unknown as PublishedPort).proxied)
+    const kernelOnly = <T extends Mapping>(mappings: T[]) => mappings.filter(mapping => !isProxied(mapping))
     const whole: FirewallChange = {
       ...change,
       addMappings: kernelOnly(addMappings),
@@ -149,6 +148,7 @@ export class SandboxPorts {
     this.#setMapped(next)
     // After the rules: a socket that serves would otherwise answer before they say who may ask.
     if (addMappings.length) await publisher.start(addMappings)
+    if ([...addMappings, ...removeMappings].some(isProxied)) firewall.serve(() => publisher.served)
   }
 
   #setMapped(mappings: Map<string, Mapping[]>): void {
@@ -256,9 +256,14 @@ export class SandboxPorts {
 
   /** Starts what serves the published ports; after the firewall has its rules. */
   async servePorts(): Promise<void> {
-    await this.#in.context.publisher.start([...this.#mapped.values()].flat() as PublishedPort[])
+    const { firewall, publisher } = this.#in.context
+    const ports = [...this.#mapped.values()].flat()
+    await publisher.start(ports as PublishedPort[])
+    if (ports.some(isProxied)) firewall.serve(() => publisher.served)
   }
 }
+
+const isProxied = (mapping: Mapping): boolean => (mapping as PublishedPort).proxied
 
 const mappingKey = (mapping: Mapping): string =>
   [

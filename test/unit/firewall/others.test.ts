@@ -1,5 +1,5 @@
 /** Reading the rules of others, and conntrack messages: pure parts. */
-import { forwardChains, unconditionalDrop } from '../../../lib/firewall/foreign'
+import { baseChains, unconditionalDrop } from '../../../lib/firewall/foreign'
 import { hookChange } from '../../../lib/firewall/hooks'
 import { NoFirewall } from '../../../lib/firewall/none'
 import { openFirewall } from '../../../lib/firewall/select'
@@ -16,7 +16,7 @@ import { Writer } from '../../../lib/kernel/netlink/message'
 import { mapping, network } from './objects'
 
 describe('rules of others', () => {
-  test('base chains at the forward hook and their policies', () => {
+  test('base chains at the hooks for what is forwarded and what comes in, and their policies', () => {
     const listing = [
       'table ip filter {',
       '\tchain INPUT {',
@@ -39,9 +39,10 @@ describe('rules of others', () => {
       '\t}',
       '}',
     ].join('\n')
-    expect(forwardChains(listing)).toEqual([
-      { family: 'ip', table: 'filter', chain: 'FORWARD', policy: 'drop' },
-      { family: 'inet', table: 'firewalld', chain: 'filter_FORWARD', policy: 'accept' },
+    expect(baseChains(listing)).toEqual([
+      { family: 'ip', table: 'filter', chain: 'INPUT', hook: 'input', policy: 'drop' },
+      { family: 'ip', table: 'filter', chain: 'FORWARD', hook: 'forward', policy: 'drop' },
+      { family: 'inet', table: 'firewalld', chain: 'filter_FORWARD', hook: 'forward', policy: 'accept' },
     ])
   })
 
