@@ -125,7 +125,7 @@ function validate({ options, internal, pools, name }: Spec, others: Others): voi
     if (subnet.length === 0)
       throw new CnmError(
         'ERR_INVALID_CONFIG',
-        `network ${name}: the IPv${pool.family} pool ${pool.subnet} is no subnet`,
+        `network ${name}: the IPv${pool.family} pool ${pool.subnet} is no subnet; a bridge needs one: name it in ipam.config`,
       )
     if (pool.family === 6 && (contains(parseCidr('ff00::/8'), subnet) || badLinkLocal(subnet)))
       throw new CnmError('ERR_INVALID_CONFIG', `network ${name}: ${pool.subnet} is no subnet for hosts`)

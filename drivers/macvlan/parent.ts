@@ -38,20 +38,37 @@ export async function makeParent(
   const state: NetworkState = { link, mtu, internal: spec.internal || parent === undefined }
   // A network that shares a link which we made shares the duty to remove it.
   const made = others.some(other => other.state.link === link && other.state.data?.made === true)
-  if (parent !== undefined && (await host.link(parent)))
+  const present = parent === undefined ? undefined : await host.link(parent)
+  if (present) {
+    refuseLarger(mtu, present)
     return { state: { ...state, data: { made, adopted } } }
+  }
   const add: Change =
     parent === undefined
       ? { op: 'addLink', link: { kind: 'dummy', name: link, ...(mtu !== undefined && { mtu }), up: true } }
-      : { op: 'addLink', link: { kind: 'vlan', name: link, ...(await vlanOf(parent, host)), up: true } }
+      : { op: 'addLink', link: { kind: 'vlan', name: link, ...(await vlanOf(parent, host, mtu)), up: true } }
   return {
     state: { ...state, data: { made: true, adopted } },
     plan: { changes: [add], undo: [{ op: 'removeLink', link, ifExists: true }] },
   }
 }
 
+/** The kernel says no more than EINVAL, and not before the first endpoint joins. */
+function refuseLarger(mtu: number | undefined, parent: { name: string; mtu: number }): void {
+  if (mtu === undefined || mtu <= parent.mtu) return
+  throw new CnmError(
+    'ERR_INVALID_OPTION',
+    `mtu: ${mtu} is more than the ${parent.mtu} of parent ${parent.name}; give no more than that, or raise the parent's`,
+    { mtu, parent: parent.name },
+  )
+}
+
 /** BASE.ID with one dot; 802.1Q reserves the ids 0 and 4095. */
-async function vlanOf(name: string, host: HostView): Promise<{ parent: string; id: number }> {
+async function vlanOf(
+  name: string,
+  host: HostView,
+  mtu: number | undefined,
+): Promise<{ parent: string; id: number }> {
   const [, parent, digits] = /^([^.]+)\.(\d+)$/.exec(name) ?? []
   if (!parent || !digits)
     throw new CnmError(
@@ -72,10 +89,12 @@ async function vlanOf(name: string, host: HostView): Promise<{ parent: string; i
         parent: name,
       },
     )
-  if (!(await host.link(parent)))
+  const base = await host.link(parent)
+  if (!base)
     throw new CnmError('ERR_LINK_NOT_FOUND', `parent: there is no link ${parent} to make ${name} on`, {
       parent: name,
     })
+  refuseLarger(mtu, base)
   return { parent, id }
 }
 

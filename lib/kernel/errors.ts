@@ -93,7 +93,8 @@ function refusal(
 const OWN_PARENT = 'give each its own (a VLAN of it, say)'
 /** Why a parent does not bear a link of a kind: the kernel itself says no more than EINVAL or EBUSY. */
 const PARENTS: Record<string, string> = {
-  'macvlan EINVAL': `in mode passthru one interface has its parent alone, and the parent is not lo: ${OWN_PARENT}`,
+  'macvlan EINVAL': `in mode passthru one interface has its parent alone, and no parent is lo: ${OWN_PARENT}; nor is an MTU above the parent's`,
+  'ipvlan EINVAL': "its MTU is the parent's at most",
   'macvlan EBUSY': `its parent is a port of a bridge, or has an ipvlan: ${OWN_PARENT}`,
   'ipvlan EBUSY': `its parent is a port of a bridge, or has a macvlan: ${OWN_PARENT}`,
 }

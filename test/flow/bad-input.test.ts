@@ -459,6 +459,16 @@ const LANS: Row[] = [
   ...either({ mode: 'l4' }, 'ERR_INVALID_OPTION', /options\.mode.*one of.*got "l4"/),
   ...either({ mode: '' }, 'ERR_INVALID_OPTION', /options\.mode.*got ""/),
   ...either({ mod: 'x' }, 'ERR_INVALID_OPTION', /options\.mod is not an option; did you mean mode\?/),
+  ...either(
+    { parent: 'eth0', mtu: 1501 },
+    'ERR_INVALID_OPTION',
+    /mtu: 1501 is more than the 1500 of parent eth0/,
+  ),
+  ...either(
+    { parent: 'eth0.7', mtu: 9000 },
+    'ERR_INVALID_OPTION',
+    /mtu: 9000 is more than the 1500 of parent eth0/,
+  ),
   ...either({ mtu: 67 }, 'ERR_INVALID_OPTION', /options\.mtu.*>=68.*got 67/),
   ...either({ hostAccess: 'perhaps' }, 'ERR_INVALID_OPTION', /hostAccess: must be true or false/),
   [

@@ -134,11 +134,14 @@ export function isShort(change: Change): boolean {
   }
 }
 
-/** The change in words, for messages: `add veth vethabc`, `add address 10.0.0.1/24 to eth0`. */
+/** The change in words, for messages: `add veth vethabc`, `add macvlan eth0 on enp3s0`, `add address 10.0.0.1/24 to eth0`. */
 export function describeChange(change: Change): string {
   switch (change.op) {
-    case 'addLink':
-      return `add ${change.link.kind} ${change.link.name}`
+    case 'addLink': {
+      const { kind, name } = change.link
+      const parent = 'parent' in change.link ? change.link.parent : undefined
+      return `add ${kind} ${name}${parent === undefined ? '' : ` on ${parent}`}`
+    }
     case 'removeLink':
       return `remove link ${change.link}`
     case 'setLink':
