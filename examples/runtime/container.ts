@@ -5,7 +5,7 @@ import type { ContainerRef, EndpointSettings } from 'libcnm/api'
 import type { Image } from './images'
 import { networksOf } from './network'
 import type { Running } from './oci'
-import { type ContainerRequest, given } from './requests'
+import { type ContainerRequest, given, words } from './requests'
 import { Output } from './streams'
 
 export interface State {
@@ -54,8 +54,9 @@ export class Container extends EventEmitter<{ start: []; exit: [number]; removed
 
   /** What it runs. */
   get command(): string[] {
-    const entrypoint = given(this.request.Entrypoint)
-    const command = given(this.request.Cmd)
+    const [first, ...others] = words(this.request.Entrypoint)
+    const entrypoint = first ? [first, ...others] : [] // an empty one is none
+    const command = words(this.request.Cmd)
     return [...entrypoint, ...(command.length || entrypoint.length ? command : this.image.command)]
   }
 

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { Controller, Network, Sandbox } from 'libcnm'
 import {
@@ -19,11 +20,13 @@ import { endpointExtras, linksOf, linkVariables, refuseOwnNetwork, sandboxInput 
 import { randomName } from './names'
 import { type ContainerSpec, Runc, type Running } from './oci'
 import type { ContainerRequest, ExecRequest } from './requests'
-import { given } from './requests'
+import { given, words } from './requests'
 
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** Seconds between the stop signal and SIGKILL, as in Docker. */
 const STOP_TIMEOUT = 10
+/** Milliseconds for which the exit code of a command can be asked for. */
+const EXEC_KEPT = 300_000
 /** Exit code of a container whose process never was: that of a shell that finds no command. */
 const START_FAILED = 127
 
@@ -115,6 +118,7 @@ export class Containers implements NetworkContainers {
         409,
         `Conflict. The container name "/${name}" is already in use by container "${holder.id}". You have to remove (or rename) that container to be able to reuse that name.`,
       )
+    if (request.StopSignal) signalOf(request.StopSignal)
     const mode = request.HostConfig?.NetworkMode ?? ''
     if (mode.startsWith('container:') && request.HostConfig) {
       refuseOwnNetwork(request)
@@ -254,18 +258,19 @@ export class Containers implements NetworkContainers {
 
   async kill(container: Container, signal = 'KILL'): Promise<void> {
     if (!container.isRunning) throw new HttpError(409, `container ${container.id} is not running`)
-    await this.#runc.kill(container.id, signal)
+    await this.#runc.kill(container.id, signalOf(signal))
   }
 
-  /** False: it was not running. `timeout` in seconds. */
+  /** False: it was not running. `timeout` in seconds; below 0 it has all the time it wants. */
   async stop(
     container: Container,
     timeout = container.request.StopTimeout ?? STOP_TIMEOUT,
   ): Promise<boolean> {
     if (!container.isRunning) return false
     const gone = this.exited(container)
-    await this.#runc.kill(container.id, container.request.StopSignal || 'TERM')
-    const timer = setTimeout(() => void this.#runc.kill(container.id, 'KILL').catch(() => {}), timeout * 1000)
+    await this.#runc.kill(container.id, signalOf(container.request.StopSignal || 'TERM'))
+    const kill = () => void this.#runc.kill(container.id, 'KILL').catch(() => {})
+    const timer = timeout < 0 ? undefined : setTimeout(kill, Math.min(timeout * 1000, 2 ** 31 - 1))
     await gone
     clearTimeout(timer)
     return true
@@ -305,6 +310,7 @@ export class Containers implements NetworkContainers {
 
   createExec(container: Container, request: ExecRequest): Exec {
     if (!container.isRunning) throw new HttpError(409, `container ${container.id} is not running`)
+    if (!words(request.Cmd)[0]) throw new HttpError(400, 'No exec command specified')
     const exec: Exec = { id: randomBytes(32).toString('hex'), container, request }
     this.#execs.set(exec.id, exec)
     return exec
@@ -321,7 +327,7 @@ export class Containers implements NetworkContainers {
     if (exec.running) throw new HttpError(409, `exec ${exec.id} has already been started`)
     if (!container.isRunning) throw new HttpError(409, `container ${container.id} is not running`)
     const running = this.#runc.exec(container.id, {
-      args: given(request.Cmd),
+      args: words(request.Cmd),
       env: [...(request.Tty ? ['TERM=xterm'] : []), ...given(request.Env)],
       cwd: request.WorkingDir,
       user: request.User,
@@ -329,7 +335,10 @@ export class Containers implements NetworkContainers {
       stdin: request.AttachStdin ?? false,
     })
     exec.running = running
-    void running.ended.then(code => (exec.exitCode = code))
+    void running.ended.then(code => {
+      exec.exitCode = code
+      setTimeout(() => this.#execs.delete(exec.id), EXEC_KEPT).unref()
+    })
     return running
   }
 
@@ -338,4 +347,15 @@ export class Containers implements NetworkContainers {
     mkdirSync(path, { recursive: true, mode: 0o711 })
     return path
   }
+}
+
+/** As runc wants it. Throws 400 for what is no signal. */
+function signalOf(text: string): string {
+  const name = text.toUpperCase().replace(/^(?!SIG|\d)/, 'SIG')
+  const { signals } = constants
+  const known = /^\d{1,2}$/.test(name)
+    ? Number(name) >= 1 && Number(name) <= 64
+    : Object.hasOwn(signals, name)
+  if (!known) throw new HttpError(400, `invalid signal: ${text}`)
+  return name
 }

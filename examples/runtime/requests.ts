@@ -54,6 +54,10 @@ export type ExecRequest = z.output<typeof ExecRequest>
 
 export const ExecStart = struct({ Detach: flag(), Tty: flag() })
 
+/** Words of a command, as they are: an empty one is a word, too. */
+export const words = (list: readonly (string | undefined)[] | undefined): string[] =>
+  (list ?? []).map(word => word ?? '')
+
 /** Go sends empty and null where nothing is meant. */
 export const given = (list: readonly (string | undefined)[] | undefined): string[] =>
   (list ?? []).filter((value): value is string => Boolean(value))

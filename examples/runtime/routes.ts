@@ -207,7 +207,9 @@ class ContainerRoutes {
 
 function seconds({ query }: Exchange): number | undefined {
   const text = query.get('t')
-  return text ? Number(text) : undefined
+  if (!text) return undefined
+  if (!/^-?\d{1,9}$/.test(text)) throw new HttpError(400, `t must be seconds, not ${JSON.stringify(text)}`)
+  return Number(text)
 }
 
 function size({ query }: Exchange): [number, number] {

@@ -14,6 +14,9 @@ export interface Entry {
 /** Bytes of output that are kept per container. */
 const KEPT = 1024 * 1024
 
+/** Bytes that may wait for a reader. One that is slower loses its connection rather than our memory. */
+const BACKLOG = 16 * 1024 * 1024
+
 /** Docker's multiplexed stream: source, three zeros, length (big endian), data. */
 export function frame(source: Source, data: Buffer): Buffer {
   const header = Buffer.alloc(8)
@@ -96,7 +99,11 @@ export function writeEntry(to: Writable, { source, data, time }: Entry, how: Sel
 /** Resolves when the process has ended or the reader is gone. */
 export function follow(output: Output, to: Writable, how: Selection, gone: AbortSignal): Promise<void> {
   return new Promise(resolve => {
-    const leave = output.read({ entry: entry => writeEntry(to, entry, how), end: () => stop() })
+    const entry = (next: Entry) => {
+      writeEntry(to, next, how)
+      if (to.writableLength > BACKLOG) to.destroy()
+    }
+    const leave = output.read({ entry, end: () => stop() })
     const stop = () => {
       leave()
       gone.removeEventListener('abort', stop)

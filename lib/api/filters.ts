@@ -36,7 +36,7 @@ const invalid = (why: string) => new HttpError(400, `invalid filter: ${why}`)
 export function booleanFilter(filters: Filters, key: string): boolean | undefined {
   const values = filters.get(key)
   if (!values?.length) return undefined
-  const read = new Set(values.map(value => BOOLEANS[value.toLowerCase()]))
+  const read = new Set(values.map(value => BOOLEANS.get(value.toLowerCase())))
   if (read.size !== 1 || read.has(undefined)) throw badValue(key, values)
   return [...read][0]
 }
@@ -52,7 +52,12 @@ export function timeFilter(filters: Filters, key: string, now: number): number |
 export const badValue = (key: string, values: readonly string[]) =>
   new HttpError(400, `invalid filter '${key}=${values.join(',')}'`)
 
-const BOOLEANS: Record<string, boolean> = { '1': true, true: true, '0': false, false: false }
+const BOOLEANS = new Map([
+  ['1', true],
+  ['true', true],
+  ['0', false],
+  ['false', false],
+])
 
 /**
  * A moment in milliseconds since the epoch, from what Docker takes: seconds since the epoch with a fraction, RFC 3339, a

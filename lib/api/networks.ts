@@ -1,4 +1,5 @@
 /** The routes below /networks. */
+import { parseBoolean } from '../base/booleans'
 import { contains, parseCidr, parseIp } from '../base/cidr'
 import { CnmError, isCnmError } from '../base/errors'
 import { atomically } from '../base/undo'
@@ -296,8 +297,8 @@ function refuseNoName(container: string): void {
 /** Read as Go's ParseBool. */
 function strictFlag(text: string | null, name: string): boolean {
   if (!text) return false
-  if (['1', 't', 'T', 'true', 'TRUE', 'True'].includes(text)) return true
-  if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(text)) return false
+  const value = parseBoolean(text)
+  if (value !== undefined) return value
   throw new HttpError(
     400,
     `invalid value for ${name}: ${text}: strconv.ParseBool: parsing ${JSON.stringify(text)}: invalid syntax`,

@@ -1,5 +1,6 @@
 /** Bodies of the network requests, and what they mean to the controller. */
 import type { z } from 'zod'
+import { parseBoolean } from '../base/booleans'
 import { familyOf } from '../base/cidr'
 import type { EndpointInput, JoinInput, NetworkInput } from '../options'
 import { flag, int, listOf, struct, text, texts } from './body'
@@ -136,11 +137,11 @@ const ipamConfig = ({ Subnet, IPRange, Gateway, AuxiliaryAddresses }: IpamConfig
 
 function label(options: Record<string, string>, family: 4 | 6): boolean | undefined {
   const key = `com.docker.network.enable_ipv${family}`
-  const value = options[key]
-  if (value === undefined) return undefined
-  if (['1', 't', 'T', 'true', 'TRUE', 'True'].includes(value)) return true
-  if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(value)) return false
-  throw new HttpError(400, `invalid value for ${key}: ${JSON.stringify(value)} is not a boolean`)
+  const text = options[key]
+  if (text === undefined) return undefined
+  const value = parseBoolean(text)
+  if (value !== undefined) return value
+  throw new HttpError(400, `invalid value for ${key}: ${JSON.stringify(text)} is not a boolean`)
 }
 
 const IFNAME = 'com.docker.network.endpoint.ifname'

@@ -18,7 +18,7 @@ export interface ListenOptions {
 
 export interface Listening {
   readonly path: string
-  /** Ends streams, lets requests finish that are under way, removes the socket. */
+  /** Removes the socket, ends streams, lets requests finish that are under way. */
   close(): Promise<void>
 }
 
@@ -63,13 +63,13 @@ export async function listen(
   return {
     path,
     async close() {
+      // The socket is gone at once. What is at the path from here on is a successor's.
       const closed = new Promise<void>(resolve => void server.close(() => resolve()))
       closing.abort()
       server.closeIdleConnections()
       await Promise.allSettled([...busy])
       for (const socket of sockets) socket.destroy()
       await closed
-      rmSync(path, { force: true })
     },
   }
 }
@@ -146,6 +146,9 @@ function answers(path: string): Promise<boolean> {
       socket.destroy()
       resolve(true)
     })
-    socket.once('error', () => resolve(false))
+    // One that is too busy to accept lives, too.
+    socket.once('error', ({ code }: NodeJS.ErrnoException) =>
+      resolve(code !== 'ECONNREFUSED' && code !== 'ENOENT'),
+    )
   })
 }

@@ -1,4 +1,5 @@
 /** Command lines, from tables: the same tables make the help and the completions. */
+import { parseBoolean } from '../base/booleans'
 import { nearest } from '../base/nearest'
 
 /** What there are names of. */
@@ -114,8 +115,8 @@ function shorts(
 }
 
 function boolean(text: string, shown: string): string {
-  if (['1', 't', 'T', 'true', 'TRUE', 'True'].includes(text)) return 'true'
-  if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(text)) return 'false'
+  const value = parseBoolean(text)
+  if (value !== undefined) return String(value)
   throw new UsageError(`${shown} is a flag: true or false, not ${JSON.stringify(text)}`)
 }
 

@@ -1,4 +1,5 @@
 /** What a network's configuration says, and what it may not. Pure. */
+import { parseBoolean } from '../base/booleans'
 import { CnmError } from '../base/errors'
 import type { Driver } from '../driver/contract'
 import type { NetworkOptions } from '../options'
@@ -78,7 +79,7 @@ export function takeFamilies(config: NetworkOptions): { ipv4: boolean; ipv6: boo
   const label = (family: number) => {
     const key = `com.docker.network.enable_ipv${family}`
     const value = config.options[key]
-    return value === undefined ? undefined : ['1', 't', 'true', 'T', 'TRUE', 'True'].includes(String(value))
+    return value === undefined ? undefined : parseBoolean(String(value)) === true
   }
   const [four, six] = [label(4), label(6)]
   return { ipv4: config.ipv4 ?? four ?? true, ipv6: config.ipv6 ?? six ?? wantsFamily(config, 6) }

@@ -1,20 +1,18 @@
 /** Option schemas shared by drivers. Docker passes every option as a string; so each accepts its text form too. */
 import { z } from 'zod'
+import { BOOLEAN_WORDS, parseBoolean } from '../base/booleans'
 import { CnmError } from '../base/errors'
 import { nearest } from '../base/nearest'
 import { printable } from '../base/parse'
 import { DOCKER_LABELS, isDockers } from './docker-labels'
 
-const TRUE = ['1', 't', 'T', 'true', 'TRUE', 'True']
-const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False']
-
 /** A boolean, or one of the words that Go's ParseBool knows (Docker's labels are read with it). */
 export const flag = () =>
   z
-    .union([z.boolean(), z.enum([...TRUE, ...FALSE] as [string, ...string[]])], {
+    .union([z.boolean(), z.enum(BOOLEAN_WORDS)], {
       error: 'must be true or false',
     })
-    .transform(value => (typeof value === 'boolean' ? value : TRUE.includes(value)))
+    .transform(value => (typeof value === 'boolean' ? value : parseBoolean(value) === true))
 
 /** A whole number within bounds, or its decimal text. */
 export const integer = (least: number, most: number) =>

@@ -71,6 +71,18 @@ test('exec: the exit code of the command, or that of a shell which cannot start 
   expect(await docker('rm -f codes')).toBe('codes\n')
 })
 
+test('an empty word of a command is a word; what is no signal, no time and no command is refused', async () => {
+  const script = 'printf "<%s>" "$@"'
+  expect(await docker('run --rm busybox sh -c', script, 'sh', 'a', '', 'b')).toBe('<a><><b>')
+  await docker('run -d --name words busybox sleep 99')
+  expect(await docker('exec words sh -c', script, 'sh', '', 'b')).toBe('<><b>')
+  expect(await docker('kill -s NOSUCH words')).toMatch(/invalid signal: NOSUCH/i)
+  expect(await docker('kill -s --all words')).toMatch(/invalid signal: --all/i)
+  expect(await docker('run --rm --stop-signal 99 busybox true')).toMatch(/invalid signal: 99/i)
+  expect(await docker('kill -s sigkill words')).toBe('words\n')
+  expect(await docker('rm words')).toBe('words\n')
+})
+
 test('run --ip --ip6 --network-alias --mac-address -h --add-host --dns … -P --expose', async () => {
   await docker('network create --ipv6 --subnet 10.9.0.0/24 --subnet fd09::/64 web')
   await docker(

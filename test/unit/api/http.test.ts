@@ -1,9 +1,11 @@
 /** Versions, bodies, paths and clients of every kind of badness; the server survives them all and leaks nothing. */
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
+import { createApi } from '../../../lib/api'
 import { until } from '../../support/underlay'
 import { ask as askAt, type Answer, serve, type Served } from './scene'
 
@@ -455,6 +457,36 @@ describe('the socket', () => {
     for (const path of [file, join(served.directory, 'folder')])
       await expect(served.api.listen(path)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' })
     expect(readdirSync(served.directory)).toContain('file')
+    await served.close()
+  })
+
+  test('who comes while another one closes keeps its socket', async () => {
+    const served = await serve()
+    const creating = served.ask('POST', '/networks/create', { Name: 'web' })
+    await new Promise(resolve => served.controller.once('network.create', resolve))
+    const closing = served.api.close()
+    const successor = createApi(served.controller)
+    await successor.listen(served.path)
+    await closing
+    expect((await creating).status).toBe(201)
+    expect((await served.ask('GET', '/_ping')).status).toBe(200)
+    await successor.close()
+    expect(existsSync(served.path)).toBe(false)
+    await served.close()
+  })
+
+  test('one that does not accept is alive: its socket stays', async () => {
+    const served = await serve()
+    const path = join(served.directory, 'busy.sock')
+    const busy = spawn(process.execPath, [
+      '-e',
+      `require('net').createServer().listen({ path: ${JSON.stringify(path)}, backlog: 1 }, () => { process.stdout.write('.'); for (;;); })`,
+    ])
+    await once(busy.stdout, 'data')
+    const waiting = Array.from({ length: 8 }, () => connect(path).on('error', () => {}))
+    await expect(served.api.listen(path)).rejects.toMatchObject({ code: 'ERR_API_IN_USE' })
+    for (const socket of waiting) socket.destroy()
+    busy.kill('SIGKILL')
     await served.close()
   })
 
