@@ -141,12 +141,20 @@ export type RecordOf<K extends ClusterKind> = z.output<(typeof KINDS)[K]['schema
 export const encode = <K extends ClusterKind>(kind: K, value: RecordOf<K>): string =>
   JSON.stringify({ version: KINDS[kind].version, value })
 
-/** Throws (anything) for what is no record of the kind. */
+/** Throws (anything) for what is no record of the kind; the message is for people. */
 export function decode<K extends ClusterKind>(kind: K, text: string): RecordOf<K> {
-  const { version, value } = z
-    .object({ version: z.number().int().min(1), value: z.unknown() })
-    .parse(JSON.parse(text))
+  const { version, value } = fitting(Envelope, JSON.parse(text))
   if (version > KINDS[kind].version)
     throw new Error(`it has version ${version}; this libcnm reads ${KINDS[kind].version}`)
-  return KINDS[kind].schema.parse(value) as RecordOf<K>
+  return fitting<unknown>(KINDS[kind].schema, value) as RecordOf<K>
+}
+
+const Envelope = z.object({ version: z.number().int().min(1), value: z.unknown() })
+
+/** Zod's own message is a list in JSON, of many lines. */
+function fitting<T>(schema: z.ZodType<T>, value: unknown): T {
+  const { success, data, error } = schema.safeParse(value)
+  if (success) return data
+  const [first, ...others] = error.issues.map(({ path, message }) => `${path.join('.') || 'it'}: ${message}`)
+  throw new Error(others.length ? `${first} (and ${others.length} more)` : first)
 }

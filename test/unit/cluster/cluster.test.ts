@@ -2,7 +2,7 @@ import { Cluster, type ClusterListener } from '../../../lib/cluster/cluster'
 import { ClusterIpamDriver, clusterPools } from '../../../lib/cluster/ipam'
 import { MemoryCluster, type MemoryBackend } from '../../../lib/cluster/memory'
 import type { ClusterChange } from '../../../lib/cluster/mirror'
-import type { EndpointRecord } from '../../../lib/cluster/records'
+import { decode, type EndpointRecord } from '../../../lib/cluster/records'
 import { CnmError } from '../../../lib/base/errors'
 import { DefaultIpamDriver } from '../../../lib/ipam/default'
 
@@ -215,6 +215,18 @@ test('garbage is told once, and nothing comes of it', async () => {
   await until(() => a.told.at(-1) === 'connected')
   expect(a.told.filter(line => line.startsWith('garbage'))).toHaveLength(6)
   expect(a.cluster.all('endpoint')).toEqual([])
+})
+
+test.each([
+  ['not json', /JSON/],
+  [JSON.stringify({ version: 99, value: {} }), /^it has version 99; this libcnm reads 1$/],
+  [JSON.stringify({ version: 1, value: null }), /^it: Invalid input: expected object, received null$/],
+  [
+    JSON.stringify({ version: 1, value: { name: 'x', address: '192.0.2.1' } }),
+    /^hostId: [^\n]* \(and 1 more\)$/,
+  ],
+])('what is wrong with %s is said in one line', (text, reason) => {
+  expect(() => decode('host', text)).toThrow(reason)
 })
 
 test('a record that becomes garbage stays as it was known', async () => {
