@@ -5,32 +5,12 @@ import { MockKernel } from 'libcnm/testing'
 import { loadDriver, loadIpamDriver } from '../../drivers/remote'
 import { Plugins } from '../../drivers/remote/client'
 import { Certificates } from '../support/certificates'
+import { LACKS, LOUD, SILENT } from './misbehaviours'
 import { type Script, ScriptedPlugin } from './remote-plugin'
 import { directory, later, networkOf, open, refusal, sandboxOf, state } from './scene'
 
 /** Milliseconds for a plugin that is known not to answer. */
 const SHORT = 150
-
-const MISBEHAVIOURS: [string, Script, RegExp][] = [
-  ['hangs', () => {}, /no answer within/],
-  ['answers slowly without end', response => void response.write('{'), /no answer within/],
-  ['crashes before it answers', response => void response.socket?.destroy(), /hang up/],
-  [
-    'crashes in the middle',
-    response => {
-      response.writeHead(200, { 'Content-Length': '100' })
-      response.write('{"Pool', () => response.socket?.destroy())
-    },
-    /aborted|the connection ended/,
-  ],
-  ['answers 10 MB', response => void response.end('x'.repeat(10 << 20)), /larger than 1048576 bytes/],
-  ['answers nothing', response => void response.end(), /the answer is empty/],
-  ['answers garbage', response => void response.end('\x00\x1b[31mboo'), /is not JSON: \[31mboo/],
-  ['answers a list', response => void response.end('[]'), /makes no sense/],
-  ['complains', { Err: 'no\nway' }, /: no way$/],
-  ['fails without a reason', response => void response.writeHead(503).end(), /HTTP status 503/],
-  ['does not have it', response => void response.writeHead(404).end('404 page not found\n'), /404 page not/],
-]
 
 async function scripted(script: Record<string, Script> = {}, answerTime = SHORT) {
   const plugin = new ScriptedPlugin(script)
@@ -39,9 +19,10 @@ async function scripted(script: Record<string, Script> = {}, answerTime = SHORT)
   return { plugin, folder, plugins: new Plugins([folder], { answerTime }) }
 }
 
-describe.each(MISBEHAVIOURS)('a plugin that %s', (what, script, message) => {
-  const answerTime = /hangs|slowly/.test(what) ? SHORT : 10_000
-
+describe.each([
+  ...SILENT.map(row => [...row, SHORT] as const),
+  ...[...LOUD, LACKS].map(row => [...row, 10_000] as const),
+])('a plugin that %s', (_, script, message, answerTime) => {
   test.each(['Plugin.Activate', 'NetworkDriver.GetCapabilities'])(
     'in %s is not used; when it is well, it is',
     async method => {
@@ -161,7 +142,7 @@ const all = (plugin: ScriptedPlugin, script: Script) => {
 describe('in a controller', () => {
   const far = { name: 'n', driver: 'far', ipam: { driver: 'far' } } as const
 
-  test.each(MISBEHAVIOURS.filter(([what]) => !/hangs|slowly/.test(what)))(
+  test.each([...LOUD, LACKS])(
     'one that %s, in whatever call: nothing is left, and it can be tried again',
     async (_, script) => {
       const { plugin, kernel, controller } = await scene()

@@ -9,6 +9,7 @@ import { loadDriver, loadIpamDriver } from '../../drivers/remote'
 import type { RemoteDriver } from '../../drivers/remote/driver'
 import type { RemoteIpamDriver } from '../../drivers/ipam/remote'
 import { DefaultIpamDriver } from '../../lib/ipam/default'
+import { LOUD, SILENT } from './misbehaviours'
 import * as exchanges from './remote-exchanges'
 import { type Script, ScriptedPlugin } from './remote-plugin'
 import {
@@ -197,40 +198,7 @@ describe('what is sent and understood', () => {
 })
 
 describe('plugins that misbehave', () => {
-  const silent: [string, Script, RegExp][] = [
-    ['hangs', () => {}, /no answer within 150 ms/],
-    ['answers slowly without end', response => void response.write('{'), /no answer within 150 ms/],
-  ]
-  const bad: [string, Script, RegExp][] = [
-    [
-      'crashes before it answers',
-      response => void response.socket?.destroy(),
-      /remote: plugin far, .*hang up/,
-    ],
-    [
-      'crashes in the middle',
-      response => {
-        response.writeHead(200, { 'Content-Length': '100' })
-        response.write('{"Inter', () => response.socket?.destroy())
-      },
-      /remote: plugin far, \S+: (aborted|the connection ended)/,
-    ],
-    ['answers too much', response => void response.end('x'.repeat(100_000)), /larger than 65536 bytes/],
-    ['answers nothing', response => void response.end(), /the answer is empty/],
-    ['answers garbage', response => void response.end('\x00\x1b[31mboo'), /is not JSON: \[31mboo/],
-    ['answers no object', response => void response.end('[]'), /makes no sense/],
-    ['answers null', response => void response.end('null'), /makes no sense/],
-    ['speaks another protocol', response => void response.socket?.end('SSH-2.0-x\r\n'), /remote: plugin far/],
-    ['complains', { Err: 'no\nway' }, /: no way$/],
-    [
-      'fails with a reason',
-      response => void response.writeHead(500).end('{"Err":"out of cheese"}'),
-      /: out of cheese$/,
-    ],
-    ['fails without one', response => void response.writeHead(503).end(), /HTTP status 503/],
-    ['fails in prose', response => void response.writeHead(500).end('oh <b>dear</b>'), /oh <b>dear<\/b>/],
-  ]
-  test.each([...silent.map(row => [...row, SHORT] as const), ...bad.map(row => [...row, LONG] as const)])(
+  test.each([...SILENT.map(row => [...row, SHORT] as const), ...LOUD.map(row => [...row, LONG] as const)])(
     'one that %s gets a clear error, in every call',
     async (_, script, message, answerTime) => {
       const { plugin, driver } = await scripted({}, answerTime)
