@@ -96,6 +96,12 @@ export function overlay({ cluster, port = PORT, mark = MARK }: OverlaySettings =
 function validate({ name, pools }: NetworkSpec<OverlayOptions>): void {
   if (pools.length === 0)
     throw new CnmError('ERR_INVALID_CONFIG', `network ${name}: IPv4 or IPv6 must be enabled`)
+  for (const { family, subnet } of pools)
+    if (subnet.endsWith('/0'))
+      throw new CnmError(
+        'ERR_INVALID_CONFIG',
+        `network ${name}: the IPv${family} pool ${subnet} is no subnet; an overlay answers for addresses that it knows: name one in ipam.config`,
+      )
 }
 
 function join(network: Network, endpoint: EndpointSpec, request: JoinRequest): Attachment {

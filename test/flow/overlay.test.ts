@@ -438,6 +438,15 @@ test('bad input: VXLAN ids that clash, a tunnel address that is not there, an MT
   ).toHaveLength(3)
 })
 
+test('a network without addresses is refused, as nobody could be found on it', async () => {
+  const [a] = (await hosts('a')) as [Host]
+  const before = store.snapshot()
+  await expect(
+    a.controller.createNetwork({ name: 'none', driver: 'overlay', ipam: { driver: 'null' } }),
+  ).rejects.toMatchObject({ code: 'ERR_INVALID_CONFIG', message: expect.stringContaining('is no subnet') })
+  expect(store.snapshot()).toEqual(before)
+})
+
 test('another VXLAN device of the same id on the host: the join says which', async () => {
   const [a] = (await hosts('a')) as [Host]
   const web = await a.controller.createNetwork({ name: 'web', driver: 'overlay', options: { id: 77 } })
