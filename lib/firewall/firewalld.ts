@@ -4,7 +4,8 @@
  * and tells so.
  */
 import type { Logger } from '../base/log'
-import { Dbus, DbusError, type Signal, type Value } from './dbus'
+import { Dbus, DbusError, type Signal } from './dbus/bus'
+import type { Value } from './dbus/message'
 
 const NAME = 'org.fedoraproject.FirewallD1'
 const PATH = '/org/fedoraproject/FirewallD1'

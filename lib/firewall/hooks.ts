@@ -9,7 +9,7 @@ import type { Stack } from '../kernel/kernel'
 import { checkedLink, checkedTable } from './check'
 import { type Drop, iptablesOf } from './foreign'
 import { inPath, runProgram } from './program'
-import { parseSave } from './render-iptables'
+import { parseSave } from './iptables/saved'
 
 const FAMILIES = [4, 6] as const
 const NFT_FAMILY: Record<Family, string> = { 4: 'ip', 6: 'ip6' }

@@ -18,17 +18,10 @@ import { Healer, type ProblemListener } from './heal'
 import { type Delta, Model } from './model'
 import type { FirewallParts } from './nftables'
 import { inPath, runProgram } from './program'
-import {
-  chainPrefix,
-  compareSaved,
-  FAMILIES,
-  iptablesRenderer,
-  parseSave,
-  renderIptablesDelta,
-  renderIptablesReset,
-  type Saved,
-  TABLES,
-} from './render-iptables'
+import { chainPrefix, FAMILIES, TABLES } from './iptables/chains'
+import { iptablesRenderer } from './iptables/items'
+import { compareSaved, parseSave, type Saved } from './iptables/saved'
+import { renderIptablesDelta, renderIptablesReset } from './iptables/text'
 
 const PROGRAMS: Record<Family, { restore: string; save: string }> = {
   4: { restore: 'iptables-restore', save: 'iptables-save' },

@@ -8,7 +8,7 @@ import { systemBus } from './firewalld'
 import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
 import { NftablesFirewall } from './nftables'
 import { NoFirewall } from './none'
-import { chainPrefix } from './render-iptables'
+import { chainPrefix } from './iptables/chains'
 import { renderRemoval } from './nftables/text'
 
 export type Backend = Firewall['backend']

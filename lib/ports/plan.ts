@@ -6,7 +6,7 @@ import { type Family, familyOf } from '../base/cidr'
 import { CnmError } from '../base/errors'
 import type { Firewall, Protocol } from '../firewall/contract'
 import type { PortRange } from './allocator'
-import type { PortBinding, PublishTarget } from './contract'
+import type { PortBinding, PublishedPort, PublishTarget } from './contract'
 import { PROTOCOLS, checkBinding, formatPort } from './spec'
 
 /** One address of the host. */
@@ -204,4 +204,21 @@ function whyProxied(
   if (backend === 'none') return 'there is no firewall backend, so it needs the userland proxy'
   if (userlandProxy === 'always') return 'everything goes through the userland proxy'
   return undefined
+}
+
+/** What is made of one line of a plan, from the first host port on. */
+export function publishedPort(plan: Plan, want: Want, first: number): PublishedPort {
+  return {
+    networkId: plan.networkId,
+    endpointId: plan.endpointId,
+    protocol: plan.protocol,
+    hostIp: want.hostIp,
+    hostPort: first,
+    hostPortEnd: first + plan.length - 1,
+    containerIp: want.containerIp,
+    containerPort: plan.containerPort,
+    ...(want.allowFrom && { allowFrom: want.allowFrom }),
+    proxied: want.proxied,
+    ...(want.proxyProtocol && { proxyProtocol: true }),
+  }
 }

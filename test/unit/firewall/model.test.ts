@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { invert, type FirewallChange, type Mapping } from '../../../lib/firewall/contract'
 import { type Delta, type Item, Model, type Renderer, union } from '../../../lib/firewall/model'
-import { iptablesRenderer } from '../../../lib/firewall/render-iptables'
+import { iptablesRenderer } from '../../../lib/firewall/iptables/items'
 import { nftRenderer } from '../../../lib/firewall/nftables/items'
 import { element } from '../../../lib/firewall/nftables/text'
 import { histories } from './arbitrary'

@@ -2,14 +2,10 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { invert, type FirewallChange } from '../../../lib/firewall/contract'
 import { Model } from '../../../lib/firewall/model'
-import {
-  compareSaved,
-  fixedItems,
-  iptablesRenderer,
-  parseSave,
-  renderIptablesDelta,
-  renderIptablesReset,
-} from '../../../lib/firewall/render-iptables'
+import { fixedItems } from '../../../lib/firewall/iptables/chains'
+import { iptablesRenderer } from '../../../lib/firewall/iptables/items'
+import { compareSaved, parseSave } from '../../../lib/firewall/iptables/saved'
+import { renderIptablesDelta, renderIptablesReset } from '../../../lib/firewall/iptables/text'
 import { outermost } from '../../../lib/firewall/mapping'
 import { nftRenderer } from '../../../lib/firewall/nftables/items'
 import { expectedListing, parseListing } from '../../../lib/firewall/nftables/listing'
