@@ -1,6 +1,6 @@
 /** Scripts for the shells' completion, made from the tables of the verbs. Pure. */
 import type { Noun, Option } from './args'
-import type { Command } from './command'
+import { type Command, CONNECTION } from './command'
 import { optionsOf } from './help'
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
@@ -37,6 +37,13 @@ const nounsOf = ({ completes = [], most }: Command) => [
   ...completes,
   ...(most > completes.length ? ['...'] : []),
 ]
+
+/** What may stand before the verb. */
+const LEADING = CONNECTION.flatMap(spellings)
+const LEADING_JOINED = CONNECTION.flatMap(({ name, short }) => [
+  `--${name}=*`,
+  ...(short ? [`-${short}?*`] : []),
+])
 
 /* ----------------------------------------------------------------------- bash */
 
@@ -75,26 +82,41 @@ _cnm_names() {
 }
 _cnm_offer() { COMPREPLY=($(compgen -W "$1" -- "\${COMP_WORDS[COMP_CWORD]}")); }
 _cnm() {
-  local verb="\${COMP_WORDS[1]}" at=2 words='' options='' takes='' nouns='' place=0 word
+  local at=2 words='' options='' takes='' nouns='' place=0 word
+  # The shell takes = and : for words of their own.
+  local -a said=()
+  for word in "\${COMP_WORDS[@]:0:COMP_CWORD}"; do
+    if [[ $word == [=:]* || ( \${#said[@]} -gt 1 && \${said[-1]} == *[=:] ) ]]; then said[-1]+=$word; else said+=("$word"); fi
+  done
   COMPREPLY=()
-  if ((COMP_CWORD == 1)); then
-    _cnm_offer ${words([...tree(commands).keys(), '--help', '--version'])}
+  while :; do
+    case "\${said[1]}" in
+      ${LEADING.join('|')})
+        ((\${#said[@]} > 2)) || return
+        said=("\${said[0]}" "\${said[@]:3}") ;;
+      ${LEADING_JOINED.join('|')}) said=("\${said[0]}" "\${said[@]:2}") ;;
+      *) break ;;
+    esac
+  done
+  local verb="\${said[1]}" here=\${#said[@]}
+  if ((here == 1)); then
+    _cnm_offer ${words([...tree(commands).keys(), '--help', '--host', '--version'])}
     return
   fi
-  if ((COMP_CWORD == 2)); then
+  if ((here == 2)); then
     case "$verb" in
 ${verbs.map(line => `  ${line}`).join('\n')}
     esac
     [[ $words ]] && { _cnm_offer "$words"; return; }
   fi
   case "$verb" in
-    ${groups.join('|')}) verb+=" \${COMP_WORDS[2]}"; at=3 ;;
+    ${groups.join('|')}) verb+=" \${said[2]}"; at=3 ;;
   esac
   case "$verb" in
 ${cases.join('\n')}
     *) return ;;
   esac
-  local previous="\${COMP_WORDS[COMP_CWORD - 1]}"
+  local previous="\${said[-1]}"
   case "$verb $previous" in
 ${values.join('\n')}
   esac
@@ -105,8 +127,8 @@ ${values.join('\n')}
     _cnm_offer "$options"
     return
   fi
-  for ((; at < COMP_CWORD; at++)); do
-    word="\${COMP_WORDS[at]}"
+  for ((; at < here; at++)); do
+    word="\${said[at]}"
     if [[ $word != -* ]]; then ((place++))
     elif [[ " $takes " == *" $word "* ]]; then ((at++)); fi
   done
@@ -177,6 +199,17 @@ _cnm_network() { local -a names=(\${(f)"$(${NAMES.network})"}); compadd -a names
 _cnm_sandbox() { local -a names=(\${(f)"$(${NAMES.sandbox})"}); compadd -a names; }
 _cnm() {
   local -a verbs
+  local -i options
+  while ((CURRENT > 2)); do
+    case $words[2] in
+      ${LEADING.join('|')}) options=2 ;;
+      ${LEADING_JOINED.join('|')}) options=1 ;;
+      *) break ;;
+    esac
+    ((CURRENT > options + 1)) || { _files; return }
+    words=("$words[1]" "\${(@)words[options + 2, -1]}")
+    ((CURRENT -= options))
+  done
   if ((CURRENT == 2)); then
     verbs=(${described(firsts)})
     _describe 'command' verbs

@@ -51,6 +51,14 @@ const LINES: [string, string[]][] = [
   ['gra\t--outp\tsv\t', ['graph', '--output', 'svg']],
   ['sandbox rm -f cont\t', ['sandbox', 'rm', '-f', 'container-one']],
   [
+    '-H unix:///x --name=n network conn\tblu\tcont\t',
+    ['-H', 'unix:///x', '--name', 'n', 'network', 'connect', 'blue-net', 'container-one'],
+  ],
+  [
+    'network connect -H unix:///x blu\tcont\t',
+    ['network', 'connect', '-H', 'unix:///x', 'blue-net', 'container-one'],
+  ],
+  [
     'network connect --ip 10.0.0.9 blu\tcont\t',
     ['network', 'connect', '--ip', '10.0.0.9', 'blue-net', 'container-one'],
   ],
