@@ -323,7 +323,10 @@ export class Network {
     refuseWhileUsed(this.#context, this, this.#hooks.configUsers(this))
     // First of all: other hosts may have endpoints on it, and none may join any more.
     const shared = this.spanning !== undefined || cluster?.get('network', this.id) !== undefined
-    if (shared) await this.#context.spanning?.undefine(this)
+    if (shared) {
+      await this.#context.drivers.get(this.driver) // without it the network stays: here, and so elsewhere
+      await this.#context.spanning?.undefine(this)
+    }
     // Asked before the point of no return, since a driver may refuse.
     const plan = this.configOnly ? {} : await askDriver(this.#context, this, this.#hooks.siblings(this))
     const { link } = this.#record.state

@@ -13,7 +13,7 @@ import type {
   NetworkPool,
   NetworkSpec,
   NetworkState,
-  Node,
+  ClusterNode,
   Plan,
   Spanning,
 } from '../../lib/driver/contract'
@@ -234,7 +234,7 @@ export class RemoteDriver implements Driver<Options> {
   }
 
   /** Tells the plugin of a node that came, or went. One that does not care need not have the method. */
-  async discover(change: 'new' | 'delete', { address, self }: Node): Promise<void> {
+  async discover(change: 'new' | 'delete', { address, self }: ClusterNode): Promise<void> {
     const request = { DiscoveryType: NODE_DISCOVERY, DiscoveryData: { Address: address, Self: self } }
     await this.#askIfThere(change === 'new' ? 'DiscoverNew' : 'DiscoverDelete', request)
   }

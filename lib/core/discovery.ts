@@ -1,12 +1,12 @@
 /** Drivers that reach other hosts by ways of their own are told which hosts the cluster has. */
 import type { Cluster } from '../cluster/cluster'
-import type { Driver, Node } from '../driver/contract'
+import type { Driver, ClusterNode } from '../driver/contract'
 import type { Context } from './context'
 import { tellProblem } from './problem'
 
 /** What a driver knows, and whether somebody is telling it. */
 interface Listener {
-  readonly told: Map<string, Node>
+  readonly told: Map<string, ClusterNode>
   busy?: Promise<void>
 }
 
@@ -26,7 +26,7 @@ export class Discovery {
     const drivers = this.#context.drivers.values().filter(isConcerned)
     for (const driver of this.#listeners.keys()) if (!drivers.includes(driver)) this.#listeners.delete(driver)
     for (const driver of drivers) {
-      const listener = this.#listeners.get(driver) ?? { told: new Map<string, Node>() }
+      const listener = this.#listeners.get(driver) ?? { told: new Map<string, ClusterNode>() }
       this.#listeners.set(driver, listener)
       if (!listener.busy && this.#next(listener.told)) listener.busy = this.#tell(driver, listener)
     }
@@ -48,7 +48,9 @@ export class Discovery {
     }
   }
 
-  #next(told: Map<string, Node>): { change: 'new' | 'delete'; name: string; node: Node } | undefined {
+  #next(
+    told: Map<string, ClusterNode>,
+  ): { change: 'new' | 'delete'; name: string; node: ClusterNode } | undefined {
     const self = this.#cluster.host.name
     const hosts = new Map(this.#cluster.all('host').map(({ name, address }) => [name, address]))
     if (!told.has(self) && !hosts.has(self)) return undefined

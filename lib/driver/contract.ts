@@ -182,7 +182,7 @@ export interface Peer {
 }
 
 /** A host of the cluster, as {@link Driver.discover} tells it. */
-export interface Node {
+export interface ClusterNode {
   /** Where the others reach it. */
   address: string
   /** It is this one. */
@@ -306,7 +306,7 @@ export interface Driver<O = unknown> {
    * In a cluster, for drivers with `connectivityScope: 'global'`: a host came (this one first) or went. One after the other;
    * what failed is told again with the next change.
    */
-  discover?(change: 'new' | 'delete', node: Node): Promise<void>
+  discover?(change: 'new' | 'delete', node: ClusterNode): Promise<void>
   /** Present: networks of this driver are known to all hosts of the cluster. */
   readonly spanning?: Spanning<O>
   close?(): Promise<void>

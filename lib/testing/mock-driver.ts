@@ -15,7 +15,7 @@ import type {
   JoinRequest,
   NetworkSpec,
   NetworkState,
-  Node,
+  ClusterNode,
   Plan,
   Spanning,
 } from '../driver/contract'
@@ -31,7 +31,7 @@ interface Calls {
   freeNetwork: { spec: NetworkSpec; answer: undefined }
   adopt: { network: DriverNetwork; answer: undefined }
   dismiss: { network: DriverNetwork; answer: undefined }
-  discover: { change: 'new' | 'delete'; node: Node; answer: undefined }
+  discover: { change: 'new' | 'delete'; node: ClusterNode; answer: undefined }
 }
 export type MockDriverMethod = keyof Calls
 
@@ -146,7 +146,7 @@ export class MockDriver implements Driver {
   async freeNetwork(spec: NetworkSpec) {
     return this.#answer('freeNetwork', { spec }, () => undefined)
   }
-  async discover(change: 'new' | 'delete', node: Node) {
+  async discover(change: 'new' | 'delete', node: ClusterNode) {
     return this.#answer('discover', { change, node }, () => undefined)
   }
 

@@ -17,11 +17,15 @@ beforeEach(() => {
   later(() => store.close())
 })
 
-async function host(n: number, more: Exclude<ControllerInput, undefined>): Promise<Host> {
-  const [name, address] = [`h${n}`, `192.0.2.${n}`]
-  const kernel = new MockKernel({
-    hardware: [{ name: 'eth0', addresses: [`${address}/24`], gateways: ['192.0.2.254'] }],
+type Options = Exclude<ControllerInput, undefined>
+
+const kernelOf = (n: number) =>
+  new MockKernel({
+    hardware: [{ name: 'eth0', addresses: [`192.0.2.${n}/24`], gateways: ['192.0.2.254'] }],
   })
+
+async function host(n: number, more: Options, kernel = kernelOf(n)): Promise<Host> {
+  const [name, address] = [`h${n}`, `192.0.2.${n}`]
   const backend = store.backend()
   const cluster = { backend, host: { name, address }, timeout: 300 }
   const controller = await open(kernel, { hostId: name, ...more, cluster })
@@ -160,25 +164,33 @@ describe('a driver of global scope', () => {
   })
 })
 
+const METHODS = [
+  ...['CreateNetwork', 'DeleteNetwork', 'FreeNetwork', 'DiscoverNew', 'DiscoverDelete'],
+  ...['CreateEndpoint', 'Join', 'Leave', 'DeleteEndpoint', 'ProgramExternalConnectivity'],
+]
+
 describe('a plugin of global scope', () => {
+  interface PluginHost extends Host {
+    plugin: ScriptedPlugin
+    /** The controller's next run. */
+    reopen(more?: Options): Promise<Host>
+  }
   async function pluginHost(
     n: number,
     script: Record<string, Script> = {},
-  ): Promise<Host & { plugin: ScriptedPlugin }> {
-    const folder = directory()
+    more: Options = {},
+  ): Promise<PluginHost> {
+    const [folder, kernel] = [directory(), kernelOf(n)]
     const plugin = new ScriptedPlugin({
       'NetworkDriver.GetCapabilities': { Scope: 'global' },
-      ...Object.fromEntries(
-        ['CreateNetwork', 'DeleteNetwork', 'FreeNetwork', 'DiscoverNew', 'DiscoverDelete'].map(method => [
-          `NetworkDriver.${method}`,
-          {},
-        ]),
-      ),
+      ...Object.fromEntries(METHODS.map(method => [`NetworkDriver.${method}`, {}])),
       'NetworkDriver.AllocateNetwork': { Options: { vni: '7' } },
       ...script,
     })
     await plugin.listen(join(folder, 'far.sock'))
-    return { plugin, ...(await host(n, { pluginDirectories: [folder] })) }
+    const reopen = (other: Options = {}) =>
+      host(n, { pluginDirectories: [folder], ...more, ...other }, kernel)
+    return { plugin, reopen, ...(await reopen()) }
   }
   const bodies = (plugin: ScriptedPlugin, method: string) =>
     plugin.asked.filter(each => each.method === `NetworkDriver.${method}`).map(({ body }) => body)
@@ -210,6 +222,36 @@ describe('a plugin of global scope', () => {
     await b.controller.close()
     store.expire('2')
     await until(() => bodies(a.plugin, 'DiscoverDelete').length === 1)
+  })
+
+  test('a restart: its endpoints are known to the others again; without its plugin a network stays, everywhere', async () => {
+    const dataDir = directory()
+    const a = await pluginHost(1, {}, { dataDir })
+    const b = await pluginHost(2)
+    const web = await a.controller.createNetwork({ name: 'web', driver: 'far' })
+    const left = await a.controller.createNetwork({ name: 'left', driver: 'far' })
+    await until(() => has(b, 'web') && has(b, 'left'))
+    const [one, two] = [await sandboxOf(a.controller, 'one'), await sandboxOf(b.controller, 'two')]
+    await joined(web, one)
+    await joined(b.controller.network('web'), two)
+    expect(two.resolveName('one')).toHaveLength(1)
+    await a.controller.close()
+    const again = await a.reopen()
+    await until(() => again.controller.sandbox('one').resolveName('two').length === 1)
+    expect(two.resolveName('one')).toHaveLength(1)
+    expect(bodies(a.plugin, 'CreateNetwork')).toHaveLength(2)
+    expect(bodies(a.plugin, 'AllocateNetwork')).toHaveLength(2)
+    await again.controller.close()
+    const without = await a.reopen({ pluginDirectories: [directory()] })
+    await expect(without.controller.network(left.id).delete()).rejects.toMatchObject({
+      code: 'ERR_DRIVER_NOT_FOUND',
+    })
+    expect([has(without, 'left'), has(b, 'left')]).toEqual([true, true])
+    await without.controller.close()
+    const last = await a.reopen()
+    await last.controller.network(left.id).delete()
+    await until(() => !has(b, 'left'))
+    expect([a, again, without, last, b].flatMap(({ problems }) => problems)).toEqual([])
   })
 
   test('one that hangs keeps nobody from following the cluster; what went meanwhile is not left behind', async () => {
