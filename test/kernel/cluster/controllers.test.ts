@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Controller, type ControllerInput, type Network } from 'libcnm'
-import { MockKernel } from 'libcnm/testing'
+import { Controller, type ControllerInput, type Network, serveDriver } from 'libcnm'
+import { MockDriver, MockKernel } from 'libcnm/testing'
 import { Certificates } from '../../support/certificates'
 import { Line, TestEtcd } from '../../support/etcd'
 import { until } from '../../support/underlay'
@@ -26,7 +26,11 @@ interface Host {
   lost: unknown[]
 }
 
-async function host(name: string, cluster: ClusterInput): Promise<Host> {
+async function host(
+  name: string,
+  cluster: ClusterInput,
+  more: Exclude<ControllerInput, undefined> = {},
+): Promise<Host> {
   const number = name.charCodeAt(0) - 96
   const address = `192.0.2.${number}`
   const kernel = new MockKernel({ hardware: [{ name: 'eth0', addresses: [`${address}/24`] }] })
@@ -34,6 +38,7 @@ async function host(name: string, cluster: ClusterInput): Promise<Host> {
     kernel,
     name,
     hostId: name,
+    ...more,
     runDir: `/run/libcnm-${name}`,
     cluster: { lease: 30, timeout: 4_000, host: { name, address }, ...cluster } as never,
   })
@@ -301,3 +306,35 @@ test('clocks that jump by a day, forward and back, disturb nobody', async () => 
 })
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64')
+
+test('a driver of global scope behind plugin sockets: allocated once, made on each host, which hears of the others', async () => {
+  const etcd = await start()
+  const plugin = async (name: string): Promise<[MockDriver, Host]> => {
+    const directory = mkdtempSync(join(tmpdir(), 'libcnm-plugin-'))
+    later(() => rmSync(directory, { recursive: true, force: true }))
+    const driver = new MockDriver({ capabilities: { dataScope: 'global', connectivityScope: 'global' } })
+    const server = await serveDriver(driver, {
+      socket: join(directory, 'far.sock'),
+      kernel: new MockKernel(),
+    })
+    later(() => server.close())
+    return [driver, await host(name, { endpoints: [etcd.endpoint] }, { pluginDirectories: [directory] })]
+  }
+  const [[one, a], [two, b]] = [await plugin('a'), await plugin('b')]
+  one.reply('allocateNetwork', { vni: 7 })
+  const web = await a.controller.createNetwork({ name: 'web', driver: 'far', options: { zone: 'east' } })
+  await until(() => b.controller.networks().some(({ name }) => name === 'web'), 'web on b')
+  const made = [one, two].map(driver => driver.callsOf('createNetwork').map(({ spec }) => spec))
+  expect(made[0]).toMatchObject([{ id: web.id, options: { zone: 'east', vni: '7' } }])
+  expect(made[1]).toEqual(made[0])
+  const heard = () => two.callsOf('discover').map(({ node }) => [node.address, node.self])
+  await until(() => heard().length === 2, 'both hosts')
+  expect(heard()).toEqual([
+    ['192.0.2.2', true],
+    ['192.0.2.1', false],
+  ])
+  await b.controller.network('web').delete()
+  await until(() => a.controller.networks().length === 0, 'no network on a')
+  await until(() => one.callsOf('deleteNetwork').length === 1, 'a deletes it')
+  expect([one, two].map(driver => driver.callsOf('freeNetwork').length)).toEqual([0, 1])
+})
