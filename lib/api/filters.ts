@@ -13,7 +13,8 @@ export function parseFilters(parameter: string | null, accepted?: readonly strin
   } catch (error) {
     throw invalid((error as Error).message)
   }
-  if (typeof given !== 'object' || given === null || Array.isArray(given)) throw invalid('must be an object')
+  if (given === null) return filters // to Go an empty map
+  if (typeof given !== 'object' || Array.isArray(given)) throw invalid('must be an object')
   for (const [key, values] of Object.entries(given)) {
     if (accepted && !accepted.includes(key)) throw new HttpError(400, `invalid filter '${key}'`)
     filters.set(key, valuesOf(key, values))

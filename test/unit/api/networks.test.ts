@@ -349,6 +349,10 @@ describe('list', () => {
     expect(await names({ id: [served.controller.network('db').id.slice(0, 10)] })).toEqual(['db'])
   })
 
+  test('filters that are null are none', async () => {
+    expect((await ask('GET', '/networks?filters=null')).json).toHaveLength(3)
+  })
+
   test.each<[string, string, RegExp]>([
     ['unknown key', '{"colour":["red"]}', /^invalid filter 'colour'$/],
     ['no JSON', '{', /^invalid filter: /],
@@ -356,6 +360,7 @@ describe('list', () => {
     ['wrong values', '{"name":7}', /^invalid filter: values of "name"/],
     ['wrong flags', '{"name":{"a":1}}', /^invalid filter: values of "name"/],
     ['dangling twice', '{"dangling":["true","false"]}', /^invalid filter 'dangling=true,false'$/],
+    ['dangling like a member of every object', '{"dangling":["constructor"]}', /^invalid filter 'dangling=/],
     ['dangling perhaps', '{"dangling":["perhaps"]}', /^invalid filter 'dangling=perhaps'$/],
     ['type', '{"type":["weird"]}', /^invalid filter 'type=weird'$/],
   ])('refused: %s', async (_, filters, message) => {
