@@ -183,10 +183,13 @@ export class RemoteDriver implements Driver<Options> {
     const routes: RouteSpec[] = []
     for (const { Destination: destination, RouteType, NextHop: gateway } of answer.StaticRoutes ?? []) {
       const family = familyOf(destination)
-      if (RouteType === CONNECTED && destination.endsWith('/0')) gateways[family] ??= 'device'
-      else if (RouteType === CONNECTED) routes.push({ destination, scope: 'link' })
-      else if (gateway && familyOf(gateway) === family) routes.push({ destination, gateway })
-      else return this.#rollBack('Leave', ids, `the route to ${destination} has no next hop of its family`)
+      const direct = RouteType === CONNECTED
+      if (!direct && (!gateway || familyOf(gateway) !== family))
+        return this.#rollBack('Leave', ids, `the route to ${destination} has no next hop of its family`)
+      // One to everywhere is a gateway: it takes part in the election, and gives way to that of another network.
+      if (destination.endsWith('/0')) gateways[family] ??= direct ? 'device' : (gateway ?? undefined)
+      else
+        routes.push(direct ? { destination, scope: 'link' } : { destination, gateway: gateway ?? undefined })
     }
     const named = endpoint.macGiven || typeof endpoint.data?.mac === 'string'
     return {

@@ -170,6 +170,21 @@ describe('what is sent and understood', () => {
     await remote.freeNetwork(spec)
   })
 
+  test('a route to everywhere is a gateway, unless there is one', async () => {
+    const everywhere = { Destination: '0.0.0.0/0', RouteType: 0, NextHop: '10.1.0.4' }
+    const { plugin, driver } = await scripted({ 'NetworkDriver.Join': { StaticRoutes: [everywhere] } })
+    const remote = await driver()
+    expect(await remote.join(network, endpoint, joining)).toMatchObject({
+      gateways: { 4: '10.1.0.4' },
+      routes: [],
+    })
+    plugin.set('NetworkDriver.Join', { Gateway: '10.1.0.1', StaticRoutes: [everywhere] })
+    expect(await remote.join(network, endpoint, joining)).toMatchObject({
+      gateways: { 4: '10.1.0.1' },
+      routes: [],
+    })
+  })
+
   test('pools of its choice that clash with the host are held, and given back at the end', async () => {
     let n = 0
     const { plugin, ipam } = await scripted({
