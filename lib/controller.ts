@@ -1,3 +1,5 @@
+import type { InspectOptions } from 'node:util'
+import { SHOWN, shown } from './base/shown'
 import { CnmError } from './base/errors'
 import { ip, parse } from './base/parse'
 import { assemble, type Assembled, checkDriver, checkIpamDriver } from './assembly'
@@ -344,6 +346,16 @@ export class Controller {
   /** Every event from now on, until the signal aborts or the controller closes: `for await (const event of controller.events(signal))`. */
   events(signal?: AbortSignal): AsyncGenerator<CnmEvent, void, void> {
     return this.#context.events.stream(signal)
+  }
+
+  toJSON(): ReturnType<Controller['inspect']> {
+    return this.inspect()
+  }
+
+  [SHOWN](_depth: number, options: InspectOptions): string {
+    const { name, firewall, networks, sandboxes } = this.inspect()
+    const closed = this.#context.closing || undefined
+    return shown('Controller', { name, firewall, networks, sandboxes, closed }, options)
   }
 
   inspect(): {

@@ -1,3 +1,5 @@
+import type { InspectOptions } from 'node:util'
+import { SHOWN, shown } from './base/shown'
 import { addressOf } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
@@ -354,6 +356,28 @@ export class Endpoint {
     return this.#context.store.write({
       put: [{ kind: 'endpoint', id: this.id, version: 1, value: this.#record }],
     })
+  }
+
+  toJSON(): EndpointInspect {
+    return this.inspect()
+  }
+
+  [SHOWN](_depth: number, options: InspectOptions): string {
+    const { name, network, ipv4, ipv6, sandbox, interfaceName } = this
+    return shown(
+      'Endpoint',
+      {
+        name,
+        id: this.id.slice(0, 12),
+        network: network.name,
+        ipv4,
+        ipv6,
+        sandbox: sandbox?.containerId,
+        interfaceName,
+        deleted: this.#gone || undefined,
+      },
+      options,
+    )
   }
 
   inspect(): EndpointInspect {

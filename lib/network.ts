@@ -1,3 +1,5 @@
+import type { InspectOptions } from 'node:util'
+import { SHOWN, shown } from './base/shown'
 import { type Family } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse, printable } from './base/parse'
@@ -288,6 +290,28 @@ export class Network {
       if (answer) status[pool.subnet] = answer
     }
     return status
+  }
+
+  toJSON(): NetworkInspect {
+    return this.inspect()
+  }
+
+  [SHOWN](_depth: number, options: InspectOptions): string {
+    const { name, driver, predefined } = this
+    const subnets = this.ipam.map(({ subnet }) => subnet)
+    return shown(
+      'Network',
+      {
+        name,
+        id: this.id.slice(0, 12),
+        driver,
+        ...(subnets.length && { subnets }),
+        endpoints: this.endpoints().length,
+        predefined: predefined || undefined,
+        deleted: this.#gone || undefined,
+      },
+      options,
+    )
   }
 
   inspect(): NetworkInspect {

@@ -127,15 +127,20 @@ export const NetworkOptions = z
         servers: z.array(upstream()).default([]),
         records: z
           .array(
-            z.strictObject({
-              name: z.string(),
-              type: z.enum(['A', 'AAAA', 'CNAME', 'TXT', 'SRV']),
-              value: z.string(),
-              ttl: z.number().int().min(0).max(86400).optional(),
-              priority: z.number().int().min(0).max(65535).optional(),
-              weight: z.number().int().min(0).max(65535).optional(),
-              port: z.number().int().min(0).max(65535).optional(),
-            }),
+            z
+              .strictObject({
+                name: z.string(),
+                type: z.enum(['A', 'AAAA', 'CNAME', 'TXT', 'SRV']),
+                value: z.string(),
+                ttl: z.number().int().min(0).max(86400).optional(),
+                priority: z.number().int().min(0).max(65535).optional(),
+                weight: z.number().int().min(0).max(65535).optional(),
+                port: z.number().int().min(0).max(65535).optional(),
+              })
+              .refine(({ type, port }) => type !== 'SRV' || port !== undefined, {
+                path: ['port'],
+                error: 'an SRV record needs a port, 0 to 65535',
+              }),
           )
           .default([]),
       })

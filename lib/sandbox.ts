@@ -1,3 +1,5 @@
+import type { InspectOptions } from 'node:util'
+import { SHOWN, shown } from './base/shown'
 import { z } from 'zod'
 import type { Family } from './base/cidr'
 import { CnmError } from './base/errors'
@@ -305,6 +307,26 @@ export class Sandbox {
     const links = await this.#in.stack.links()
     return Object.fromEntries(
       links.filter(({ name }) => ours.has(name)).map(({ name, statistics }) => [name, statistics]),
+    )
+  }
+
+  toJSON(): SandboxInspect {
+    return this.inspect()
+  }
+
+  [SHOWN](_depth: number, options: InspectOptions): string {
+    const { containerId, mode, key } = this
+    return shown(
+      'Sandbox',
+      {
+        containerId,
+        id: this.id.slice(0, 12),
+        mode,
+        key,
+        endpoints: this.endpoints().map(({ network, name }) => `${network.name}/${name}`),
+        deleted: this.#in.gone || undefined,
+      },
+      options,
     )
   }
 

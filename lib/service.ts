@@ -1,3 +1,5 @@
+import type { InspectOptions } from 'node:util'
+import { SHOWN, shown } from './base/shown'
 import { addressOf } from './base/cidr'
 import { CnmError } from './base/errors'
 import { parse } from './base/parse'
@@ -89,6 +91,15 @@ export class Service {
   /** Joined endpoints that stand for it, on all hosts, in no order. Those with weight 0 are being drained. */
   tasks(): ServiceTask[] {
     return this.#services.tasksOf(this.#record)
+  }
+
+  toJSON(): ServiceInspect {
+    return this.inspect()
+  }
+
+  [SHOWN](_depth: number, options: InspectOptions): string {
+    const { name, network, tasks } = this.inspect()
+    return shown('Service', { name, id: this.id.slice(0, 12), network, tasks: tasks.length }, options)
   }
 
   inspect(): ServiceInspect {

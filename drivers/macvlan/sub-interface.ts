@@ -52,6 +52,7 @@ export function subInterfaces<O extends CommonOptions>(kind: Kind<O>): Driver<O>
     capabilities: {
       dataScope: 'local',
       connectivityScope: 'global',
+      onLan: true,
       ...(kind.sharedMac && { sharedMac: true }),
     },
     options: kind.options,

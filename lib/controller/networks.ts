@@ -4,6 +4,7 @@ import { newId } from '../base/ids'
 import { parse, printable } from '../base/parse'
 import { atomically, type Undo } from '../base/undo'
 import { allocatePools } from '../core/addresses'
+import { namingNetwork } from '../core/network/overlap'
 import { carryOut, type Context } from '../core/context'
 import { NetworkFilters, PruneFilters, matches, prunable } from '../core/filters'
 import { mustBorrow } from '../core/lent'
@@ -133,7 +134,12 @@ export class Networks {
             ...this.#neighbours(scope === 'local'),
           },
           undo,
-        )
+        ).catch((error: unknown) => {
+          throw namingNetwork(
+            error,
+            this.all().filter(each => (each.scope === 'local') === (scope === 'local')),
+          )
+        })
       : []
     const spans = driver.spanning !== undefined && !config.configOnly
     const shared = spans && cluster !== undefined

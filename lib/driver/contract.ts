@@ -167,6 +167,8 @@ export interface Capabilities {
   single?: boolean
   /** The driver has endpoints with no MAC address of their own (ipvlan). */
   sharedMac?: boolean
+  /** Endpoints stand among the machines of a LAN that the host is on: no address of the host's is chosen for one. */
+  onLan?: boolean
 }
 
 /** An endpoint of the network that is on another host. */

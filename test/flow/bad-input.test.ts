@@ -313,7 +313,13 @@ const ADDRESSES: Row[] = [
     subnet({ subnet: '10.1.0.128/25' }),
     'ERR_POOL_OVERLAP',
     /10\.1\.0\.128\/25/,
-    /10\.1\.0\.0\/24/,
+    /10\.1\.0\.0\/24.*: network web has it$/,
+  ],
+  [
+    'an SRV record without its port',
+    net({ dns: { records: [{ name: '_x._tcp', type: 'SRV', value: 'web' }] } }),
+    'ERR_INVALID_OPTION',
+    /dns\.records\.0\.port: an SRV record needs a port/,
   ],
   [
     'overlap with itself',

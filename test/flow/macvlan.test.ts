@@ -1,6 +1,7 @@
 /** macvlan and ipvlan networks: bad input is refused with typed errors, before anything is made. */
 import { macvlan } from '../../drivers/macvlan'
 import { ipvlan } from '../../drivers/ipvlan'
+import { fresh } from './scene'
 
 const host = { link: async (name: string) => (name === 'eth0' ? { name } : undefined) } as never
 const spec = (options: object, id = 'a'.repeat(64)) =>
@@ -31,3 +32,28 @@ test('a VLAN is made and goes with its last user; passthru shares with nobody', 
   ).rejects.toMatchObject({ code: 'ERR_LINK_CONFLICT' })
   expect((await driver.deleteNetwork(first, host, [first])).changes).toHaveLength(1)
 })
+
+test.each(['macvlan', 'ipvlan'])(
+  '%s: no endpoint is given an address that the host has on the LAN',
+  async driver => {
+    const hardware = [{ name: 'eth0', addresses: ['192.0.2.1/24', '192.0.2.3/24', '2001:db8::2/64'] }]
+    const { controller } = await fresh({}, { hardware })
+    const lan = await controller.createNetwork({
+      name: 'lan',
+      driver,
+      options: { parent: 'eth0' },
+      ipam: { config: [{ subnet: '192.0.2.0/29' }, { subnet: '2001:db8::/64' }] },
+    })
+    const make = async (name: string) => {
+      const { ipv4, ipv6 } = await lan.createEndpoint({ name })
+      return [ipv4, ipv6]
+    }
+    expect(await make('a')).toEqual(['192.0.2.2/29', '2001:db8::1/64'])
+    expect(await make('b')).toEqual(['192.0.2.4/29', '2001:db8::3/64'])
+    // somebody may want it all the same, and what was refused has been given back
+    const wanted = await lan.createEndpoint({ name: 'c', ipv4: '192.0.2.3' })
+    expect(wanted.ipv4).toBe('192.0.2.3/29')
+    for (const name of ['d', 'e']) await make(name)
+    await expect(make('f')).rejects.toMatchObject({ code: 'ERR_POOL_EXHAUSTED' })
+  },
+)

@@ -1,9 +1,10 @@
 import { addressOf, contains, type Family, parseCidr, parseIp } from '../../base/cidr'
 import { CnmError, isCnmError } from '../../base/errors'
 import type { Undo } from '../../base/undo'
-import type { AddressAnswer, AddressRequest } from '../../ipam/contract'
+import type { AddressAnswer, AddressRequest, IpamDriver } from '../../ipam/contract'
 import type { Network } from '../../network'
 import type { Context } from '../context'
+import { bare } from '../inside'
 
 /** From the first pool that has one. Undefined: from a driver that gives none. */
 export async function claimAddress(
@@ -23,10 +24,12 @@ export async function claimAddress(
       `no subnet of network ${network.name} contains ${wanted} (there are: ${pools.map(pool => pool.subnet).join(', ')})`,
       { network: network.id, address: wanted },
     )
+  const shy = network.implementation.capabilities.onLan && !wanted && !ipam.capabilities.lends
+  const taken = new Set(shy ? bare((await context.host.addresses()).map(({ address }) => address)) : [])
   let full: unknown
   for (const pool of fitting) {
     try {
-      const answer = await ipam.requestAddress(pool.poolId, request)
+      const answer = await requestUntaken(ipam, pool.poolId, request, taken)
       if (!answer.address) return undefined
       const trusted = context.ipam.isBuiltIn(ipam.name)
       // Before it could be given back: to do so would take it from its holder.
@@ -43,6 +46,26 @@ export async function claimAddress(
     }
   }
   throw full
+}
+
+/** Those that are taken are asked for until another one comes, and given back; a driver that gives one twice insists on it. */
+async function requestUntaken(
+  ipam: IpamDriver,
+  poolId: string,
+  request: AddressRequest,
+  taken: ReadonlySet<string>,
+): Promise<AddressAnswer> {
+  const refused = new Set<string>()
+  try {
+    for (;;) {
+      const answer = await ipam.requestAddress(poolId, request)
+      const address = answer.address && addressOf(answer.address)
+      if (!taken.has(address) || refused.delete(address)) return answer
+      refused.add(address)
+    }
+  } finally {
+    for (const address of refused) await ipam.releaseAddress(poolId, address, request.owner)
+  }
 }
 
 /** What a driver of somebody else's gives must be what the pool is for, and nobody's yet. Throws ERR_IPAM_DRIVER. */
