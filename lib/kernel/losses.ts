@@ -11,6 +11,9 @@ const SOCK_RAW = 3
 const NOTHING = new Uint8Array(0)
 /** Milliseconds. Who joins a sandbox to a network is not kept waiting; its first loss is heard all the same, see {@link LinuxLosses}. */
 const LATER = 50
+/** As many at a time, some 20 us each, and milliseconds until the next: a restart brings a thousand, and others have their turns too. */
+const SLICE = 50
+const BETWEEN = 2
 
 /** A stack that was opened; its descriptor, -1 once it is closed. */
 interface Place {
@@ -56,7 +59,7 @@ export class LinuxLosses implements LossWatch {
     this.forget(key)
     this.#followed.set(key, { place })
     this.#unnamed.add(key)
-    this.#timer ??= setTimeout(() => this.#name(), LATER).unref()
+    this.#timer ??= setTimeout(() => this.#name(SLICE), LATER).unref()
   }
 
   forget(key: string): void {
@@ -78,17 +81,22 @@ export class LinuxLosses implements LossWatch {
   }
 
   /** Learns the ids of those that have come since the last time. */
-  #name(): void {
+  #name(most = Number.POSITIVE_INFINITY): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    let count = 0
     for (const key of this.#unnamed) {
+      if (count++ === most) {
+        this.#timer = setTimeout(() => this.#name(SLICE), BETWEEN).unref()
+        return
+      }
+      this.#unnamed.delete(key)
       const followed = this.#followed.get(key)
       const id = followed && this.#idOf(followed.place.openDescriptor)
       if (!followed || id === undefined) continue
       followed.id = id
       this.#keys.set(id, [...(this.#keys.get(id) ?? []), key])
     }
-    this.#unnamed.clear()
   }
 
   /** Undefined: closed meanwhile. */

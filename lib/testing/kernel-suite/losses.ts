@@ -106,6 +106,27 @@ export function losses(lab: Lab): void {
       await told('A: fd00:1::2/64', 'B: fd00:1::2/64')
     })
 
+    test('of many namespaces that come at once', async () => {
+      const spaces = await Promise.all(
+        Array.from({ length: 120 }, (_, n) => lab.kernel.create(lab.at(`n${n}`))),
+      )
+      for (const [n, stack] of spaces.entries()) {
+        lab.open(stack)
+        await stack.apply([bridge('eth0'), { op: 'setLink', link: 'eth0', up: true }])
+        watch.follow(String(n), stack)
+      }
+      const [first, last] = [spaces[0] as Stack, spaces.at(-1) as Stack]
+      for (const [key, stack] of [
+        ['0', first],
+        ['119', last],
+      ] as const)
+        await eventually(async () => {
+          for (const op of ['addAddress', 'removeAddress'] as const)
+            await stack.apply([{ op, link: 'eth0', address: PROBE }])
+          expect(seen).toContain(`${key}: ${PROBE}`)
+        })
+    })
+
     test('until closed, and a namespace may be gone before it is named', async () => {
       const [a, b] = [await inner('a'), await inner('b')]
       watch.follow('B', b)
