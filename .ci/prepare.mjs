@@ -86,7 +86,9 @@ function checkPrivileges() {
       : '  (a user namespace would do as well, but this kernel or its settings do not allow one)',
   ]
   if (purpose === 'test')
-    alternatives.push('  npx jest --selectProjects unit     (the tests that need no privilege; `npm ci` first)')
+    alternatives.push(
+      '  npx jest --selectProjects unit     (the tests that need no privilege; `npm ci` first)',
+    )
   return fail(
     [
       'Network namespaces, links and firewall rules need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN.',
