@@ -128,6 +128,10 @@ export interface Firewall {
   stop(options?: { remove?: boolean }): Promise<void>
 }
 
+/** The networks that a change takes away and does not bring again in another form. */
+export const goingNetworks = ({ addNetworks = [], removeNetworks = [] }: FirewallChange): FirewallNetwork[] =>
+  removeNetworks.filter(({ link }) => !addNetworks.some(network => network.link === link))
+
 /** The inverse of a change: what is needed to undo it. */
 export function invert(change: FirewallChange): FirewallChange {
   return {

@@ -88,6 +88,19 @@ export class Forwarding {
     }
   }
 
+  /** Before networks go, and with them the rule that guards 127.0.0.0/8 from their bridges. Answers which were closed. */
+  closeLocal(networks: FirewallNetwork[]): string[] {
+    return closeLocal(
+      this.stack,
+      networks.map(({ link }) => link),
+    )
+  }
+
+  /** They did not go. */
+  reopenLocal(links: string[]): void {
+    for (const link of links) this.stack.setSysctls({ [localnetKey(link)]: '1' })
+  }
+
   /** After links came or went: `all` are those that there are now. */
   relay(
     networkIds: string[],
@@ -143,6 +156,16 @@ export class Forwarding {
         this.stack.setSysctls({ [details.key as string]: '1' })
     return problems
   }
+}
+
+/**
+ * Takes back the leave for packets between bridges and 127.0.0.0/8; answers which had it. A bridge may outlive its network, and
+ * its rules a controller: without those whoever is on it would reach what listens on 127.0.0.1.
+ */
+export function closeLocal(stack: Stack, links: Iterable<string>): string[] {
+  const closed = [...new Set(links)].filter(link => stack.sysctl(localnetKey(link)) === '1')
+  for (const link of closed) stack.setSysctls({ [localnetKey(link)]: '0' })
+  return closed
 }
 
 const off = (family: Family, key: string, message: string): FirewallProblem => ({

@@ -9,18 +9,19 @@ import {
   type FirewallChange,
   type FirewallLink,
   type FirewallProblem,
+  goingNetworks,
   type ServedPort,
 } from './contract'
 import { Firewalld } from './firewalld'
 import { type Drop, foreignProblems, iptablesOf } from './foreign'
-import { Forwarding } from './forwarding'
+import { closeLocal, Forwarding } from './forwarding'
 import { Healer, type ProblemListener } from './heal'
 import { type Delta, Model } from './model'
 import type { FirewallParts } from './nftables'
 import { inPath, runProgram } from './program'
 import { chainPrefix, FAMILIES, TABLES } from './iptables/chains'
 import { iptablesRenderer } from './iptables/items'
-import { compareSaved, parseSave, type Saved } from './iptables/saved'
+import { compareSaved, guardedLinks, parseSave, type Saved } from './iptables/saved'
 import { renderIptablesDelta, renderIptablesReset } from './iptables/text'
 
 const PROGRAMS: Record<Family, { restore: string; save: string }> = {
@@ -98,8 +99,15 @@ export class IptablesFirewall implements Firewall {
       this.mustBeStarted()
       await this.forwarding.need(change.addNetworks ?? [])
       const plan = this.model.plan(change)
-      await this.take(plan, plan.commit)
-      this.forwarding.forget(change.removeNetworks ?? [])
+      const gone = goingNetworks(change)
+      const closed = this.forwarding.closeLocal(gone)
+      try {
+        await this.take(plan, plan.commit)
+      } catch (error) {
+        this.forwarding.reopenLocal(closed)
+        throw error
+      }
+      this.forwarding.forget(gone)
       this.forwarding.allowLocal(plan.mappings, id => this.model.network(id))
       this.relay([...(change.addLinks ?? []), ...(change.removeLinks ?? [])])
       if (change.addNetworks?.length || change.removeNetworks?.length)
@@ -205,6 +213,9 @@ export class IptablesFirewall implements Firewall {
       if (remove) await this.firewalld?.sync([])
       this.firewalld?.stop()
       if (!remove) return
+      const { addNetworks } = this.model.state()
+      this.forwarding.closeLocal(addNetworks)
+      this.forwarding.forget(addNetworks)
       for (const family of FAMILIES)
         await this.restore(
           family,
@@ -323,6 +334,7 @@ export async function removeIptables(stack: Stack, prefix: string): Promise<void
   for (const family of FAMILIES) {
     const saved = parseSave(await runProgram(stack, PROGRAMS[family].save))
     if (!saved.has(`filter ${prefix}-FORWARD`)) continue
+    closeLocal(stack, guardedLinks(saved))
     await runProgram(
       stack,
       PROGRAMS[family].restore,

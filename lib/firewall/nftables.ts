@@ -2,13 +2,14 @@ import { CnmError, isCnmError } from '../base/errors'
 import type { Logger } from '../base/log'
 import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
-import type {
-  Firewall,
-  FirewallChange,
-  FirewallLink,
-  FirewallNetwork,
-  FirewallProblem,
-  ServedPort,
+import {
+  type Firewall,
+  type FirewallChange,
+  type FirewallLink,
+  type FirewallNetwork,
+  type FirewallProblem,
+  goingNetworks,
+  type ServedPort,
 } from './contract'
 import { Firewalld } from './firewalld'
 import { elementChanges } from './elements'
@@ -84,8 +85,15 @@ export class NftablesFirewall implements Firewall {
     this.mustBeStarted()
     await this.forwarding.need(change.addNetworks ?? [])
     const plan = this.model.plan(change)
-    this.take(plan)
-    this.forwarding.forget(change.removeNetworks ?? [])
+    const gone = goingNetworks(change)
+    const closed = this.forwarding.closeLocal(gone)
+    try {
+      this.take(plan)
+    } catch (error) {
+      this.forwarding.reopenLocal(closed)
+      throw error
+    }
+    this.forwarding.forget(gone)
     this.forwarding.allowLocal(plan.mappings, id => this.network(id))
     this.relay([...(change.addLinks ?? []), ...(change.removeLinks ?? [])])
     if (change.addNetworks?.length || change.removeNetworks?.length) await this.neighbours()
@@ -201,6 +209,9 @@ export class NftablesFirewall implements Firewall {
     if (remove) await this.firewalld?.sync([])
     this.firewalld?.stop()
     if (!remove) return
+    const { addNetworks } = this.model.state()
+    this.forwarding.closeLocal(addNetworks)
+    this.forwarding.forget(addNetworks)
     this.nft(renderRemoval(this.parts.name))
     this.adopted = false
     await this.hooks.sync()

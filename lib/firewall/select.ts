@@ -5,10 +5,12 @@ import type { Stack } from '../kernel/kernel'
 import { checkedTable } from './check'
 import { DEFAULT_NAME, type Firewall } from './contract'
 import { systemBus } from './firewalld'
+import { closeLocal } from './forwarding'
 import { IptablesFirewall, iptablesProblem, removeIptables } from './iptables'
 import { NftablesFirewall } from './nftables'
 import { NoFirewall } from './none'
 import { chainPrefix } from './iptables/chains'
+import { parseListing } from './nftables/listing'
 import { renderRemoval } from './nftables/text'
 
 export type Backend = Firewall['backend']
@@ -90,6 +92,20 @@ export async function removeFirewall(
   options: Omit<FirewallOptions, 'backend'>,
 ): Promise<void> {
   const { name = DEFAULT_NAME, stack } = options
-  if (backend === 'nftables' && !nftablesProblem(stack)) stack.nft(renderRemoval(name))
+  if (backend === 'nftables' && !nftablesProblem(stack)) {
+    closeLocal(stack, nftablesLinks(stack, name))
+    stack.nft(renderRemoval(name))
+  }
   if (backend === 'iptables' && !iptablesProblem(stack)) await removeIptables(stack, chainPrefix(name))
+}
+
+/** The bridges that the table knows, if it is there. */
+function nftablesLinks(stack: Stack, name: string): string[] {
+  try {
+    const known = parseListing(stack.nft(`list table inet ${name}`)).elements.get('links') ?? []
+    return [...known].map(quoted => quoted.slice(1, -1))
+  } catch (error) {
+    if (isCnmError(error, 'ERR_FIREWALL')) return []
+    throw error
+  }
 }

@@ -100,3 +100,9 @@ export function compareSaved(
     }
   return { lost, strange }
 }
+
+/** The bridges whose packets for 127.0.0.0/8 are dropped. */
+export const guardedLinks = (saved: Saved): string[] =>
+  (saved.get('raw PREROUTING') ?? []).flatMap(
+    rule => /^-d 127\.0\.0\.0\/8 -i (\S+) -j DROP$/.exec(rule)?.[1] ?? [],
+  )
